@@ -65,16 +65,30 @@ class Split:
 
     def sequences(self, indices: np.ndarray, sequence_length: int) -> np.ndarray:
         """Tokens int64 [B, T] of the sequences with these indices [B]; a sequence may span shards."""
-        positions = np.asarray(indices, dtype=np.int64)[:, None] * sequence_length + np.arange(sequence_length)
-        assert positions.size == 0 or (positions.min() >= 0 and positions.max() < self.num_tokens), (
-            "index outside split"
+        starts = np.asarray(indices, dtype=np.int64) * sequence_length
+        inside = starts.size == 0 or (starts.min() >= 0 and starts.max() + sequence_length <= self.num_tokens)
+        assert inside, "index outside split"
+        first, last = (
+            np.searchsorted(self.shard_starts, ends, side="right") - 1 for ends in (starts, starts + sequence_length - 1)
         )
-        shard_of = np.searchsorted(self.shard_starts, positions, side="right") - 1
-        tokens = np.empty(positions.shape, dtype=np.int64)
-        for shard in np.unique(shard_of):
-            here = shard_of == shard
-            tokens[here] = self.shards[shard][positions[here] - self.shard_starts[shard]]
+        tokens = np.empty((starts.size, sequence_length), dtype=np.int64)
+        offsets = np.arange(sequence_length)
+        for shard in np.unique(first):
+            whole = (first == shard) & (last == shard)
+            tokens[whole] = self.shards[shard][(starts[whole] - self.shard_starts[shard])[:, None] + offsets]
+        for row in np.flatnonzero(first != last):
+            tokens[row] = self._across_shards(int(starts[row]), sequence_length)
         return tokens
+
+    def _across_shards(self, start: int, length: int) -> np.ndarray:
+        """Tokens [length] from position `start` on, from as many shards as they span."""
+        pieces, position = [], start
+        while position < start + length:
+            shard = int(np.searchsorted(self.shard_starts, position, side="right")) - 1
+            offset = position - int(self.shard_starts[shard])
+            pieces.append(self.shards[shard][offset : offset + start + length - position])
+            position += len(pieces[-1])
+        return np.concatenate(pieces)
 
     def token_frequencies(self) -> np.ndarray:
         """Share of each token, float64 [V]: (count + 1) / sum over all tokens but the mask, which has 0."""

@@ -16,9 +16,11 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
+from torch.nn.functional import threshold_
 
 from noiselaw.head.closedform import (
     LogitGradient,
+    SwapSums,
     TokenLevels,
     VocabularySums,
     logit_gradient,
@@ -30,6 +32,9 @@ from noiselaw.noise.mixing import HybridMixing
 
 MAX_LOG_RATIO = {torch.float32: 80.0, torch.float64: 700.0}
 """Largest logarithm of a product of ratios t that is formed; float32 ends at e^88, float64 at e^709."""
+
+MIN_EXPONENT = {torch.float32: -87.0, torch.float64: -708.0}
+"""Where e^x is still a normal number."""
 
 
 def vocabulary_loss(
@@ -218,8 +223,8 @@ class _Scales:
 
     probs: Tensor
     """s_k over `exps`."""
-    gaps: Tensor
-    """s_k (G - g_k) over `ratios`."""
+    gaps: Tensor | None
+    """s_k (G - g_k) over `ratios`; None without swaps."""
 
 
 def _sum_over_vocabulary(
@@ -230,17 +235,18 @@ def _sum_over_vocabulary(
     logits[:, targets.mask_id] = -math.inf
     highest = logits.amax(-1, keepdim=True)
     # In float64 before the difference: bfloat16 would round it again.
-    at_clean, at_noisy = (
-        (logits.gather(1, ids[:, None]).double() - highest).squeeze(1) for ids in (targets.clean, targets.noisy)
-    )
-    # Nothing is copied where both are one memory.
-    exps.copy_(logits).sub_(highest).exp_()
+    at_clean = (logits.gather(1, targets.clean[:, None]).double() - highest).squeeze(1)
+    at_noisy = (logits.gather(1, targets.noisy[:, None]).double() - highest).squeeze(1) if targets.has_swaps else None
+    # Nothing is copied where both are one memory. Results below the smallest normal number, over which some vector
+    # libraries spend 50 times as long, are kept out of exp; they are 0, and so is the mask's.
+    lowest = MIN_EXPONENT[exps.dtype]
+    exps.copy_(logits).sub_(highest).clamp_(min=lowest - 0.1).exp_()
+    threshold_(exps, math.exp(lowest), 0.0)
     total = exps.sum(-1).double()
-    log_clean, log_noisy = at_clean - total.log(), at_noisy - total.log()
-    if ratios is None:
-        zero = torch.zeros_like(total)
-        return VocabularySums(log_clean, log_noisy, zero, zero), _Scales(1.0 / total, zero)
-    log_ratio = levels.log_odds - reference.log_highest - total.log()
+    log_clean = at_clean - total.log()
+    if ratios is None or levels.swaps is None or at_noisy is None:
+        return VocabularySums(log_clean, None), _Scales(1.0 / total, None)
+    log_ratio = levels.swaps.log_odds - reference.log_highest - total.log()
     top_ratio = log_ratio.clamp(max=reference.max_log_ratio).exp()
     relative = exps
     if space.relative is not None and reference.rarity is not None:
@@ -253,17 +259,20 @@ def _sum_over_vocabulary(
     torch.mul(relative, factor, out=ratios).add_(1.0)
     torch.div(exps, ratios, out=ratios)
     ratios.addcmul_(ratios, relative, value=-1.0)
-    scales = _Scales(1.0 / total, top_ratio / (1.0 + top_ratio) / total)
-    return VocabularySums(log_clean, log_noisy, mean_log_ratio, ratios.sum(-1).double() * scales.gaps), scales
+    gaps = top_ratio / (1.0 + top_ratio) / total
+    swaps = SwapSums(at_noisy - total.log(), mean_log_ratio, ratios.sum(-1).double() * gaps)
+    return VocabularySums(log_clean, swaps), _Scales(1.0 / total, gaps)
 
 
 def _gradient_by_logits(space: _Workspace, targets: TokenTargets, rates: LogitGradient, scales: _Scales) -> Tensor:
     """Gradient by the logits, [C, V], in the dtype of the matrices. Consumes `space`."""
     gradient = space.exps
     gradient.mul_((rates.centre * scales.probs).to(gradient.dtype)[:, None])
-    if space.ratios is not None:
-        gradient.addcmul_(space.ratios, (rates.spread * scales.gaps).to(gradient.dtype)[:, None], value=-1.0)
-        gradient.scatter_add_(1, targets.noisy[:, None], rates.at_noisy.to(gradient.dtype)[:, None])
+    if rates.swaps is not None:
+        assert space.ratios is not None
+        assert scales.gaps is not None
+        gradient.addcmul_(space.ratios, (rates.swaps.spread * scales.gaps).to(gradient.dtype)[:, None], value=-1.0)
+        gradient.scatter_add_(1, targets.noisy[:, None], rates.swaps.at_noisy.to(gradient.dtype)[:, None])
     gradient.scatter_add_(1, targets.clean[:, None], rates.at_clean.to(gradient.dtype)[:, None])
     return space.logits.copy_(gradient)
 

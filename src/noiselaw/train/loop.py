@@ -38,6 +38,9 @@ from noiselaw.units import bits_per_byte_from_nats_per_token
 FLUSH_STEPS = 10
 """Steps between host synchronisations: losses are read, checked and written this often."""
 
+MIN_VALIDATION_TOKENS = 8192
+"""Tokens per forward pass of a validation, at least: small training batches would make it many small steps."""
+
 
 class RunFolderError(ValueError):
     """A run folder that cannot be used: names the folder, what is in it and the remedy."""
@@ -177,7 +180,6 @@ def _prepare(spec: RunSpec, folder: Path, data: TokenData, fingerprint: str, obs
         for layer in model.model.layers:
             layer.compile()
     objective = build_objective(spec.objective, data)
-    micro = spec.runtime.micro_batch_sequences or spec.batch_sequences
     facts = run_facts(spec, data, fingerprint)
     facts["machine"] = describe_machine(device)
     facts["machine"]["matmul_flops_per_second"] = matmul_flops_per_second(device, precision.dtype)
@@ -195,13 +197,19 @@ def _prepare(spec: RunSpec, folder: Path, data: TokenData, fingerprint: str, obs
         optimizer=optimizer,
         objective=objective,
         loader=TokenLoader(data.split("train"), spec.data.sequence_length, spec.batch_sequences, spec.seed),
-        validator=Validator(objective, data.split("validation"), spec.data.sequence_length, spec.validation, micro),
+        validator=Validator(objective, data.split("validation"), spec.data.sequence_length, spec.validation, _validation_rows(spec)),
         log=MetricsLog(folder / "metrics.jsonl", step),
         step=step,
     )
     for observer in observers:
         observer.started(spec, facts, step)
     return run
+
+
+def _validation_rows(spec: RunSpec) -> int:
+    """Sequences per forward pass of a validation."""
+    enough = -(-MIN_VALIDATION_TOKENS // spec.data.sequence_length)
+    return spec.runtime.micro_batch_sequences or max(spec.batch_sequences, enough)
 
 
 def _train_step(run: Run) -> None:

@@ -88,7 +88,7 @@ class Validator:
         per_sequence = torch.stack(
             [self._sequence_losses(model, batch, precision, chunk_tokens) for batch in self._batches]
         ).mean(0)
-        reconstruction, prior = self._end_terms(model, precision)
+        reconstruction, prior = self._end_terms(model, precision, chunk_tokens)
         model.train()
         diffusion = float(per_sequence.mean())
         return BoundEstimate(
@@ -109,17 +109,19 @@ class Validator:
             means.append(weighted.view_as(part.inputs).mean(1))
         return torch.cat(means)
 
-    def _end_terms(self, model: Transformer, precision: Precision) -> tuple[float, float]:
+    def _end_terms(self, model: Transformer, precision: Precision, chunk_tokens: int) -> tuple[float, float]:
         """Reconstruction at the highest log-SNR and prior at the lowest, nats per token (0 for the autoregressive)."""
         objective = self._objective
         if isinstance(objective, AutoregressiveObjective):
             return 0.0, 0.0
         assert isinstance(objective, DiffusionObjective)
-        return self._reconstruction(model, objective, precision), float(
+        return self._reconstruction(model, objective, precision, chunk_tokens), float(
             prior_divergence(objective.process, self._tokens).double().mean()
         )
 
-    def _reconstruction(self, model: Transformer, objective: DiffusionObjective, precision: Precision) -> float:
+    def _reconstruction(
+        self, model: Transformer, objective: DiffusionObjective, precision: Precision, chunk_tokens: int
+    ) -> float:
         """E[-log p(x|z)] at the highest log-SNR, on a quarter of the sequences.
 
         Hardly any token is noised there (1e-4), so plain draws would be nearly all alike. Each position is instead
@@ -135,22 +137,34 @@ class Validator:
         position = torch.randint(tokens.shape[1], (len(tokens), 1), generator=generator)
         replacement = process.sample_noise(log_snr.gather(1, position), generator)
         one_noised = kept.scatter(1, position, replacement)
-        kept_loss = self._reconstruction_losses(model, process, tokens, kept, precision)
-        noised_loss = self._reconstruction_losses(model, process, tokens, one_noised, precision).gather(1, position)
+        kept_loss = self._reconstruction_losses(model, process, tokens, kept, precision, chunk_tokens)
+        noised_loss = self._reconstruction_losses(model, process, tokens, one_noised, precision, chunk_tokens)
+        noised_loss = noised_loss.gather(1, position)
         mean_kept = float(kept_loss[kept == tokens].mean())
         return (1 - noised_share) * mean_kept + noised_share * float(noised_loss.mean())
 
     def _reconstruction_losses(
-        self, model: Transformer, process: NoiseProcess, tokens: Tensor, noisy: Tensor, precision: Precision
+        self,
+        model: Transformer,
+        process: NoiseProcess,
+        tokens: Tensor,
+        noisy: Tensor,
+        precision: Precision,
+        chunk_tokens: int,
     ) -> Tensor:
+        """-log p(x | z) of every token, float64 [B, T], with at most `chunk_tokens` * V logits at a time."""
         losses = []
         for start in range(0, len(tokens), self._rows):
             device = model.lm_head.weight.device
             part, clean = (ids[start : start + self._rows].to(device) for ids in (noisy, tokens))
             with precision.autocast(device):
-                logits = model.logits(model(part))
-            losses.append(reconstruction_loss(process, logits.double(), part, clean).cpu())
-        return torch.cat(losses)
+                hidden = model(part).flatten(0, 1)
+            chunks = (parts.split(chunk_tokens) for parts in (hidden, part.flatten(), clean.flatten()))
+            for states, seen, truth in zip(*chunks, strict=True):
+                with precision.autocast(device):
+                    logits = model.logits(states)
+                losses.append(reconstruction_loss(process, logits.double(), seen, truth).cpu())
+        return torch.cat(losses).view_as(tokens)
 
 
 def _square_root_times(objective: DiffusionObjective) -> tuple[float, float]:
