@@ -69,7 +69,8 @@ class Split:
         inside = starts.size == 0 or (starts.min() >= 0 and starts.max() + sequence_length <= self.num_tokens)
         assert inside, "index outside split"
         first, last = (
-            np.searchsorted(self.shard_starts, ends, side="right") - 1 for ends in (starts, starts + sequence_length - 1)
+            np.searchsorted(self.shard_starts, ends, side="right") - 1
+            for ends in (starts, starts + sequence_length - 1)
         )
         tokens = np.empty((starts.size, sequence_length), dtype=np.int64)
         offsets = np.arange(sequence_length)

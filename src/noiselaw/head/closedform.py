@@ -19,8 +19,8 @@ largest logit:
     G - g_j = G (1 - r_j) / (1 + t_j),   r_j = t_j / R,   g_k - Σ s g = Σ_j s_j (G - g_j) - (G - g_k)
 
 The vocabulary enters through log s_x, log s_z, Σ ρ L and Σ s (G - g) only. Pure masking and plain cross-entropy are the
-limit c = 0, κ = +inf, where g = 1, d = -log s_x and neither sum is needed. All of this is n numbers in float64: nothing beside the
-n * V logits.
+limit c = 0, κ = +inf, where g = 1, d = -log s_x and neither sum is needed. All of this is n numbers in float64:
+nothing beside the n * V logits.
 
 Shapes: n tokens.
 """

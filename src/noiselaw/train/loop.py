@@ -197,7 +197,9 @@ def _prepare(spec: RunSpec, folder: Path, data: TokenData, fingerprint: str, obs
         optimizer=optimizer,
         objective=objective,
         loader=TokenLoader(data.split("train"), spec.data.sequence_length, spec.batch_sequences, spec.seed),
-        validator=Validator(objective, data.split("validation"), spec.data.sequence_length, spec.validation, _validation_rows(spec)),
+        validator=Validator(
+            objective, data.split("validation"), spec.data.sequence_length, spec.validation, _validation_rows(spec)
+        ),
         log=MetricsLog(folder / "metrics.jsonl", step),
         step=step,
     )

@@ -137,8 +137,12 @@ class Validator:
         position = torch.randint(tokens.shape[1], (len(tokens), 1), generator=generator)
         replacement = process.sample_noise(log_snr.gather(1, position), generator)
         one_noised = kept.scatter(1, position, replacement)
-        kept_loss = self._reconstruction_losses(model, process, tokens, kept, precision, chunk_tokens)
-        noised_loss = self._reconstruction_losses(model, process, tokens, one_noised, precision, chunk_tokens)
+        kept_loss = self._reconstruction_losses(
+            model, process, tokens, kept, precision=precision, chunk_tokens=chunk_tokens
+        )
+        noised_loss = self._reconstruction_losses(
+            model, process, tokens, one_noised, precision=precision, chunk_tokens=chunk_tokens
+        )
         noised_loss = noised_loss.gather(1, position)
         mean_kept = float(kept_loss[kept == tokens].mean())
         return (1 - noised_share) * mean_kept + noised_share * float(noised_loss.mean())
@@ -149,6 +153,7 @@ class Validator:
         process: NoiseProcess,
         tokens: Tensor,
         noisy: Tensor,
+        *,
         precision: Precision,
         chunk_tokens: int,
     ) -> Tensor:
