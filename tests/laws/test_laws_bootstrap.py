@@ -10,7 +10,7 @@ from synthetic_runs import BUDGETS, make_curves, make_tables, valley
 
 from noiselaw.laws import fit_isoflop, fit_tables, predict_loss
 from noiselaw.laws.bootstrap import percentile_interval, resample_counts, run_effects, student_quantile
-from noiselaw.laws.optima import find_optima, fit_optimal_laws
+from noiselaw.laws.optima import find_optima, fit_optimal_laws, resample_optimal_laws
 
 
 def test_resampled_laws_equal_a_loop_of_refits(paper_tables):
@@ -20,7 +20,7 @@ def test_resampled_laws_equal_a_loop_of_refits(paper_tables):
     log_budgets = np.log(table.budgets)
     counts = resample_counts(np.random.default_rng(0), 200, 36)
     assert (counts.sum(-1) == 36).all()
-    laws = fit_optimal_laws(log_budgets, optima, counts).logs()
+    laws = resample_optimal_laws(log_budgets, optima, optima.usable, counts).logs()
     for name, y in (("loss", optima.loss), ("params", optima.params), ("flops_per_token", optima.flops_per_token)):
         for draw, count in enumerate(counts):
             rows = np.repeat(np.arange(36), count.astype(int))

@@ -37,7 +37,9 @@ def test_exact_laws_are_recovered_from_points():
         law = fit.laws[quantity].law
         assert (law.coefficient, law.exponent) == pytest.approx(truth, rel=1e-8), quantity
     assert all(optimum.kept and not optimum.flags for optimum in fit.optima)
-    assert fit.flags == ()
+    # A valley whose optimum is a power law to the end is no sum of two powers, and the fit says so.
+    assert len(fit.flags) == 1
+    assert fit.flags[0].startswith("model uncertainty: FLOPs per token go as C^0.530 by parabolas, as C^0.479")
 
 
 def test_exact_laws_are_recovered_along_loss_curves():
@@ -80,7 +82,7 @@ def test_36_budgets_carry_the_papers_laws_and_vertices_outside_are_flagged(paper
     for fit in paper_fits.values():
         assert len(fit.optima) == 36
         assert 3 <= sum(OUTSIDE in optimum.flags for optimum in fit.optima) <= 6
-        assert fit.flags == ("9 of 45 budgets left out: fewer than 3 sizes",)
+        assert fit.flags[0] == "9 of 45 budgets left out: fewer than 3 sizes"
 
 
 def test_tokens_mirror_flops_per_token_exactly(paper_fits):

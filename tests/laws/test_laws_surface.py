@@ -8,8 +8,8 @@ from scipy.optimize import minimize
 from synthetic_runs import BUDGETS, FLOPS_PER_TOKEN, SURFACE, surface, valley
 
 from noiselaw.laws import fit_surface
+from noiselaw.laws.descent import Points, derivatives, objective
 from noiselaw.laws.published import surfaces
-from noiselaw.laws.surface import _derivatives, _objective, _Points
 
 SIZE, FLOPS = (grid.ravel() for grid in np.meshgrid(FLOPS_PER_TOKEN, BUDGETS, indexing="ij"))
 TOKENS = FLOPS / SIZE
@@ -52,15 +52,15 @@ def test_the_papers_surfaces_are_least_squares_of_log_residuals(paper_points, pu
 
 @pytest.mark.parametrize("delta", [1e-3, math.inf])
 def test_derivatives_match_finite_differences(delta):
-    data = _Points.checked(SIZE, TOKENS, noisy_loss())
+    data = Points.checked(SIZE, TOKENS, noisy_loss())
     theta = np.array([[0.1, 0.3, -0.2, 0.4, 0.15]])
-    gradient, hessian, _ = _derivatives(data, theta, delta)
+    gradient, hessian, _ = derivatives(data, theta, delta)
     step = 1e-6
     for index in range(5):
         moved = step * np.eye(5)[[index]]
-        slope = (_objective(data, theta + moved, delta) - _objective(data, theta - moved, delta)) / (2 * step)
+        slope = (objective(data, theta + moved, delta) - objective(data, theta - moved, delta)) / (2 * step)
         assert gradient[0, index] == pytest.approx(slope[0], rel=1e-6, abs=1e-9)
-        ahead, behind = (_derivatives(data, theta + sign * moved, delta)[0] for sign in (1, -1))
+        ahead, behind = (derivatives(data, theta + sign * moved, delta)[0] for sign in (1, -1))
         np.testing.assert_allclose(hessian[0, index], (ahead - behind)[0] / (2 * step), rtol=1e-5, atol=1e-6)
 
 

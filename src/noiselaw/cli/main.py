@@ -31,6 +31,17 @@ VERBS: dict[tuple[str, ...], Verb] = {
     ("study", "status"): Verb(
         "noiselaw.cli.study:status", "show the state of every run of a study", takes_overrides=True
     ),
+    ("laws", "isoflop"): Verb("noiselaw.cli.laws:isoflop", "fit the best size, tokens and loss at every budget"),
+    ("laws", "surface"): Verb("noiselaw.cli.laws:surface", "fit L = E + A N^-alpha + B D^-beta"),
+    ("laws", "frontier"): Verb("noiselaw.cli.laws:frontier", "fit the envelope of loss curves"),
+    ("laws", "tokens"): Verb("noiselaw.cli.laws:tokens", "fit the best loss and size for scarce or repeated data"),
+    ("laws", "hyperparameters"): Verb(
+        "noiselaw.cli.laws:hyperparameters", "fit the best batch against tokens, the best learning rate against batch"
+    ),
+    ("laws", "cooldown"): Verb("noiselaw.cli.laws:cooldown", "fit the factor between runs with and without cooldown"),
+    ("laws", "cross"): Verb("noiselaw.cli.laws:cross", "find where one group overtakes another"),
+    ("laws", "reproduce"): Verb("noiselaw.cli.reproduce:reproduce", "derive the published laws anew from their points"),
+    ("plan",): Verb("noiselaw.cli.plan:plan", "plan the run that spends a budget best"),
     ("report",): Verb("noiselaw.cli.report:report", "write a study's report page"),
 }
 

@@ -16,7 +16,6 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
-from torch.nn.functional import threshold_
 
 from noiselaw.head.closedform import (
     LogitGradient,
@@ -241,7 +240,7 @@ def _sum_over_vocabulary(
     # libraries spend 50 times as long, are kept out of exp; they are 0, and so is the mask's.
     lowest = MIN_EXPONENT[exps.dtype]
     exps.copy_(logits).sub_(highest).clamp_(min=lowest - 0.1).exp_()
-    threshold_(exps, math.exp(lowest), 0.0)
+    torch.threshold_(exps, math.exp(lowest), 0.0)
     total = exps.sum(-1).double()
     log_clean = at_clean - total.log()
     if ratios is None or levels.swaps is None or at_noisy is None:

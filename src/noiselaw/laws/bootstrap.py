@@ -13,13 +13,32 @@ import math
 from statistics import NormalDist
 
 import numpy as np
+from numpy.typing import ArrayLike
 
-from noiselaw.laws.forms import Floats
+from noiselaw.laws.forms import Floats, Lines
 
 
 def resample_counts(generator: np.random.Generator, num_draws: int, num_points: int) -> Floats:
     """How often each point is drawn in a resample with replacement: weights [S, K] for an exact weighted refit."""
     return generator.multinomial(num_points, np.full(num_points, 1.0 / num_points), num_draws).astype(float)
+
+
+def resample_lines(x: ArrayLike, y: ArrayLike, counts: Floats) -> Lines:
+    """Least-squares lines through resamples: the exact fit to y [..., K] over x [K] with counts [S, K] as weights.
+
+    All resamples and all y at once: about the middles of x and y the five sums of a line are two matrix products. Lines
+    are [..., S]; NaN where a resample holds fewer than two distinct x.
+    """
+    x, y = np.asarray(x, float), np.asarray(y, float)
+    x_middle, y_middle = x.mean(), y.mean(-1, keepdims=True)
+    u, v = x - x_middle, y - y_middle
+    total, first, second = np.stack([np.ones_like(u), u, u**2]) @ counts.T
+    sum_y, sum_xy = v @ counts.T, (u * v) @ counts.T
+    spread = second - first**2 / total
+    # A resample of one x alone leaves rounding noise here.
+    spread = np.where(spread > 1e-12 * second, spread, np.nan)
+    slope = (sum_xy - first * sum_y / total) / spread
+    return Lines((sum_y - slope * first) / total + y_middle - slope * x_middle, slope)
 
 
 def run_effects(generator: np.random.Generator, num_draws: int, num_runs: int, scatter: float) -> Floats:

@@ -6,10 +6,10 @@ Legend: K budgets, R runs of one group, n points.
 
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
 from noiselaw.laws.forms import Floats, SaturatingCurve, fit_lines
 
@@ -100,18 +100,41 @@ def _local_lines(x: Floats, y: Floats, at: Floats, *, leave_out: bool = False) -
 
 @dataclass(frozen=True, slots=True, eq=False)
 class IsoflopTable:
-    """Losses of one group at common budgets."""
+    """Losses of one group at common budgets: a column for every run, or cells of their own (`run`)."""
 
     group: str
     runs: tuple[str, ...]
     params: Floats
-    """[R]"""
+    """[R], or [K, R] by cell"""
     flops_per_token: Floats
-    """[R]"""
+    """[R], or [K, R] by cell"""
     budgets: Floats
     """[K], rising"""
     loss: Floats
     """[K, R], NaN where a run has no reading at a budget"""
+    run: NDArray[np.int_] | None = None
+    """[K, R]: which of `runs` each cell is read off; None where columns are runs."""
+
+    def cells(self, column: Floats) -> Floats:
+        """A column of sizes as [K, R]."""
+        return np.broadcast_to(column, self.loss.shape)
+
+    def run_name(self, budget: int, column: int) -> str:
+        return self.runs[column if self.run is None else int(self.run[budget, column])]
+
+    def keep(self, budgets: NDArray[np.bool_]) -> "IsoflopTable":
+        """The budgets where the mask [K] is true."""
+        params, flops_per_token = (
+            column if column.ndim == 1 else column[budgets] for column in (self.params, self.flops_per_token)
+        )
+        return replace(
+            self,
+            budgets=self.budgets[budgets],
+            loss=self.loss[budgets],
+            params=params,
+            flops_per_token=flops_per_token,
+            run=None if self.run is None else self.run[budgets],
+        )
 
 
 def tabulate_curves(curves: Iterable[LossCurve], budgets: Sequence[float]) -> dict[str, IsoflopTable]:

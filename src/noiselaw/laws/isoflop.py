@@ -1,25 +1,39 @@
 """IsoFLOP laws: at every budget the best model size, over the budgets power laws of the best.
 
 Parabolas in log space give the optima, least squares of logs over the optima the power laws (spec section 7, steps 3
-and 4), draws over runs or optima the intervals. Legend: S draws, K budgets, R runs.
+and 4), draws over runs or optima the intervals. Legend: S draws, K budgets, R columns of the table.
 """
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
 
 from noiselaw.laws.bootstrap import percentile_interval, resample_counts, run_effects
+from noiselaw.laws.budgets import tabulate_budgets
 from noiselaw.laws.curves import IsoflopTable, LossCurve, tabulate_curves
+from noiselaw.laws.doubts import disagreement, parabola_bias
 from noiselaw.laws.forms import Floats, PowerLaw
-from noiselaw.laws.optima import Keep, Optima, find_optima, fit_optimal_laws, parabolas, pooled_scatter
+from noiselaw.laws.optima import (
+    Keep,
+    Optima,
+    draw_optimal_laws,
+    find_optima,
+    fit_optimal_laws,
+    narrow,
+    parabolas,
+    pooled_scatter,
+    resample_optimal_laws,
+)
 from noiselaw.laws.surface import SurfaceFit, fit_surface
+from noiselaw.laws.table import RunTable
 
 FEW_POINTS = "fewer than 4 points"
 OUTSIDE = "vertex outside the sampled sizes"
 NO_MINIMUM = "no minimum near the sampled sizes"
+CONCAVE = "concave"
 EDGE = "lowest loss at the smallest or largest size"
 
 Resample = Literal["runs", "optima"]
@@ -109,9 +123,28 @@ def fit_isoflop(
     return fit_tables(tabulate_curves(curves, budgets), keep=keep, num_draws=num_draws, seed=seed)
 
 
+def fit_isoflop_table(
+    table: RunTable,
+    budgets: Sequence[float] | None = None,
+    *,
+    window: float | None = None,
+    keep: Keep = "inside",
+    resample: Resample = "runs",
+    num_draws: int = 10_000,
+    seed: int = 0,
+) -> dict[str, IsoflopFit]:
+    """Fit every group of a table of runs at the budgets its rows share, or at given ones. See `fit_tables`.
+
+    How rows became budgets is said by `noiselaw.laws.budgets.tabulate_budgets`, which this calls.
+    """
+    tables = {group: found.table for group, found in tabulate_budgets(table, budgets).items()}
+    return fit_tables(tables, window=window, keep=keep, resample=resample, num_draws=num_draws, seed=seed)
+
+
 def fit_tables(
     tables: Mapping[str, IsoflopTable],
     *,
+    window: float | None = None,
     keep: Keep = "inside",
     resample: Resample = "runs",
     num_draws: int = 10_000,
@@ -119,13 +152,15 @@ def fit_tables(
 ) -> dict[str, IsoflopFit]:
     """Optima, power laws with 95 % intervals and the surface, for every group.
 
-    Budgets with fewer than 3 sizes have no parabola and are left out. Where fewer than 2 optima lie inside the sampled
-    sizes, those outside carry the laws too; where fewer than 2 budgets have an optimum at all, a group has no laws.
-    Both are flagged: one failed group does not cost a study the others.
+    Parabolas see the sizes within a factor `window` of the best, by default all. Budgets with fewer than 3 sizes have
+    no parabola and are left out. Where fewer than 2 optima lie inside the sampled sizes, those outside carry the laws
+    too; where fewer than 2 budgets have an optimum at all, a group has no laws. Both are flagged: one failed group does
+    not cost a study the others. Raises ValueError for a window that is not above 1.
     """
-    scatter, freedom = pooled_scatter(tables.values())
+    narrowed = {group: narrow(table, window) for group, table in tables.items()}
+    scatter, freedom = pooled_scatter(narrowed.values())
     bootstrap = _Bootstrap(resample, num_draws, seed, scatter, freedom)
-    return {group: _fit_table(table, keep, bootstrap) for group, table in tables.items()}
+    return {group: _fit_table(table, narrowed[group], keep, bootstrap) for group, table in tables.items()}
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,34 +176,36 @@ class _Bootstrap:
     def draw(self, table: IsoflopTable, optima: Optima, keep: Keep) -> tuple[dict[str, Floats] | None, float]:
         """(log coefficient, exponent) draws [S, 2] by quantity, and the degrees of freedom of their spread."""
         generator = np.random.default_rng(self.seed)
-        log_budgets = np.log(table.budgets)
         if self.resample == "optima":
             kept = optima.carrying(keep)
-            weights = np.zeros((self.num_draws, kept.size))
-            weights[:, kept] = resample_counts(generator, self.num_draws, int(kept.sum()))
-            return fit_optimal_laws(log_budgets, optima, weights).logs(), math.inf
+            counts = resample_counts(generator, self.num_draws, int(kept.sum()))
+            return resample_optimal_laws(np.log(table.budgets), optima, kept, counts).logs(), math.inf
         if self.scatter is None:
             return None, 0
         shifts = run_effects(generator, self.num_draws, len(table.runs), self.scatter)
-        drawn = find_optima(table, np.log(table.loss) + shifts[:, None, :])
-        return fit_optimal_laws(log_budgets, drawn, drawn.carrying(keep)).logs(), self.degrees_of_freedom
+        return draw_optimal_laws(table, shifts, keep), self.degrees_of_freedom
 
 
-def _fit_table(whole: IsoflopTable, keep: Keep, bootstrap: _Bootstrap) -> IsoflopFit:
-    enough = np.isfinite(whole.loss).sum(-1) >= 3
-    table = replace(whole, budgets=whole.budgets[enough], loss=whole.loss[enough])
+def _fit_table(whole: IsoflopTable, narrowed: IsoflopTable, keep: Keep, bootstrap: _Bootstrap) -> IsoflopFit:
+    enough = np.isfinite(narrowed.loss).sum(-1) >= 3
+    table = narrowed.keep(enough)
     optima = find_optima(table, np.log(table.loss))
     kept = optima.carrying(keep)
     flags = _group_flags(kept, enough, len(table.runs))
     if kept.sum() < MIN_OPTIMA and keep == "inside":
         keep, kept = "all", optima.usable
         flags = (*flags, "laws carried by optima outside the sampled sizes")
+    surface = _fit_surface(whole)
     laws, scarce = {}, kept.sum() < MIN_OPTIMA
     if not scarce:
         estimate = fit_optimal_laws(np.log(table.budgets), optima, kept).logs()
         draws, freedom = bootstrap.draw(table, optima, keep)
         laws = {name: _law_fit(estimate[name], None if draws is None else draws[name], freedom) for name in QUANTITIES}
         flags = (*flags, *_draw_flags(draws))
+        if surface is not None:
+            plain = {name: law.law for name, law in laws.items()}
+            flags += disagreement(plain, surface, float(table.budgets[kept].max()))
+            flags += parabola_bias(table, surface, keep, kept)
     return IsoflopFit(
         group=table.group,
         laws=laws,
@@ -176,7 +213,7 @@ def _fit_table(whole: IsoflopTable, keep: Keep, bootstrap: _Bootstrap) -> Isoflo
         flags=(*flags, "no laws: fewer than 2 budgets have an optimum") if scarce else flags,
         scatter=bootstrap.scatter,
         degrees_of_freedom=bootstrap.degrees_of_freedom,
-        surface=_fit_surface(whole),
+        surface=surface,
     )
 
 
@@ -194,43 +231,44 @@ def _law_fit(estimate: Floats, draws: Floats | None, freedom: float) -> LawFit:
 
 def _describe_optima(table: IsoflopTable, optima: Optima, kept: np.ndarray) -> tuple[Optimum, ...]:
     coefficients = np.stack(parabolas(np.log(table.params), np.log(table.loss)).coefficients, axis=-1)
+    params, sizes = table.cells(table.params), table.cells(table.flops_per_token)
     described = []
     for index, budget in enumerate(table.budgets):
         columns = np.flatnonzero(np.isfinite(table.loss[index]))
         lowest = columns[np.argmin(table.loss[index, columns])]
         usable = bool(optima.usable[index])
-        flops_per_token = math.exp(optima.flops_per_token[index]) if usable else float(table.flops_per_token[lowest])
+        flops_per_token = math.exp(optima.flops_per_token[index]) if usable else float(sizes[index, lowest])
         described.append(
             Optimum(
                 budget=float(budget),
-                params=math.exp(optima.params[index]) if usable else float(table.params[lowest]),
+                params=math.exp(optima.params[index]) if usable else float(params[index, lowest]),
                 tokens=float(budget) / flops_per_token,
                 flops_per_token=flops_per_token,
                 loss=math.exp(optima.loss[index]) if usable else float(table.loss[index, lowest]),
-                flags=_optimum_flags(optima, index, columns, lowest),
+                flags=_optimum_flags(optima, index, sizes[index, columns], sizes[index, lowest]),
                 kept=bool(kept[index]),
                 log_params_coefficients=tuple(coefficients[index].tolist()),
-                points=tuple(_size_point(table, index, int(column)) for column in columns),
+                points=tuple(
+                    SizePoint(
+                        run=table.run_name(index, column),
+                        params=float(params[index, column]),
+                        flops_per_token=float(sizes[index, column]),
+                        loss=float(table.loss[index, column]),
+                    )
+                    for column in columns.tolist()
+                ),
             )
         )
     return tuple(described)
 
 
-def _size_point(table: IsoflopTable, index: int, column: int) -> SizePoint:
-    return SizePoint(
-        run=table.runs[column],
-        params=float(table.params[column]),
-        flops_per_token=float(table.flops_per_token[column]),
-        loss=float(table.loss[index, column]),
-    )
-
-
-def _optimum_flags(optima: Optima, index: int, columns: np.ndarray, lowest: int) -> tuple[str, ...]:
+def _optimum_flags(optima: Optima, index: int, sizes: Floats, lowest: float) -> tuple[str, ...]:
     raised = {
-        FEW_POINTS: columns.size < 4,
+        FEW_POINTS: sizes.size < 4,
+        CONCAVE: not optima.convex[index],
         NO_MINIMUM: not optima.usable[index],
         OUTSIDE: optima.usable[index] and not optima.inside[index],
-        EDGE: lowest in (columns[0], columns[-1]),
+        EDGE: lowest in (sizes.min(), sizes.max()),
     }
     return tuple(flag for flag, is_raised in raised.items() if is_raised)
 
@@ -262,7 +300,9 @@ def _draw_flags(draws: Mapping[str, Floats] | None) -> tuple[str, ...]:
 def _fit_surface(table: IsoflopTable) -> SurfaceFit | None:
     """The surface over FLOPs per token and tokens, through every reading by least squares, as the paper fits it."""
     rows, columns = np.nonzero(np.isfinite(table.loss))
-    size = table.flops_per_token[columns]
-    if rows.size < 6 or np.unique(size).size < 3:
+    size = table.cells(table.flops_per_token)[rows, columns]
+    tokens = table.budgets[rows] / size
+    if rows.size < 6 or np.unique(size).size < 3 or np.unique(tokens).size < 3:
         return None
-    return fit_surface(size, table.budgets[rows] / size, table.loss[rows, columns], columns, delta=math.inf)
+    run = columns if table.run is None else table.run[rows, columns]
+    return fit_surface(size, tokens, table.loss[rows, columns], run, objective="l2")

@@ -1,4 +1,4 @@
-"""From laws to a run: the shape nearest to the optimal size at a budget, its tokens and the loss it should reach."""
+"""From laws to a size: the shape nearest to the optimal one at a budget, its tokens and the loss it should reach."""
 
 import math
 from collections.abc import Sequence
@@ -8,6 +8,15 @@ from typing import Any
 from noiselaw.accounting import DEFAULT_CONVENTION, ModelShape, flops_per_token, parameter_counts
 from noiselaw.laws.isoflop import IsoflopFit
 from noiselaw.laws.prediction import Prediction, predict_loss
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """A shape out of several."""
+
+    shape: ModelShape
+    flops_per_token: float
+    flags: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,24 +72,32 @@ def plan_run(
     size. Raises ValueError without candidates, for a budget that is not positive and finite, or
     for a group without laws.
     """
-    if not candidates:
-        raise ValueError("no candidate shapes to plan with; give at least one")
     if not (math.isfinite(flops) and flops > 0):
         raise ValueError(f"flops {flops}: a plan needs a positive, finite budget")
     optimal = float(fit.law("flops_per_token")(flops))
+    choice = nearest_shape(optimal, candidates, sequence_length, convention)
+    return Plan(
+        shape=choice.shape,
+        params=parameter_counts(choice.shape).non_embedding,
+        flops_per_token=choice.flops_per_token,
+        convention=convention,
+        tokens=flops / choice.flops_per_token,
+        optimal_flops_per_token=optimal,
+        loss=predict_loss(fit, flops, choice.flops_per_token),
+        flags=choice.flags,
+    )
+
+
+def nearest_shape(
+    optimal: float, candidates: Sequence[ModelShape], sequence_length: int, convention: str = DEFAULT_CONVENTION
+) -> Choice:
+    """The candidate closest in log M to `optimal` FLOPs per token. Raises ValueError without candidates."""
+    if not candidates:
+        raise ValueError("no candidate shapes to plan with; give at least one")
     sizes = [flops_per_token(shape, sequence_length, convention) for shape in candidates]
     distances = [abs(math.log(size / optimal)) for size in sizes]
     best = distances.index(min(distances))
-    return Plan(
-        shape=candidates[best],
-        params=parameter_counts(candidates[best]).non_embedding,
-        flops_per_token=sizes[best],
-        convention=convention,
-        tokens=flops / sizes[best],
-        optimal_flops_per_token=optimal,
-        loss=predict_loss(fit, flops, sizes[best]),
-        flags=_flags(optimal, sizes, sizes[best]),
-    )
+    return Choice(candidates[best], sizes[best], _flags(optimal, sizes, sizes[best]))
 
 
 def _listed(interval: tuple[float, float] | None) -> list[float] | None:

@@ -16,6 +16,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from noiselaw.laws.curves import IsoflopTable, tabulate_points
 from noiselaw.laws.forms import PowerLaw
 
 PAPER = "arXiv 2512.10858"
@@ -48,6 +49,8 @@ class PublishedLaw:
     """Of the exponent: 95 % bootstrap for laws of compute, the printed +- for batch and learning rate."""
     convention: str | None = None
     """How C, M or P count; None where neither enters."""
+    r_squared: float | None = None
+    """Of the logs, over the optima that it was fitted to."""
 
     def law(self) -> PowerLaw:
         """The power law itself. Raises ValueError where only the exponent is published."""
@@ -72,6 +75,11 @@ class PublishedSurface:
 
     def __call__(self, flops_per_token: float, tokens: float) -> float:
         return self.E + self.A * flops_per_token**-self.alpha + self.B * tokens**-self.beta
+
+    @property
+    def size_exponent(self) -> float:
+        """Of M*(C) where the surface is lowest at fixed C = M D: beta / (alpha + beta)."""
+        return self.beta / (self.alpha + self.beta)
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,6 +125,9 @@ LARGE_RUNS = (
 )  # fmt: skip
 """The paper's runs at 1e21 and 1e22 FLOPs."""
 
+LOSS_GAPS = {1e18: 0.032, 1e22: 0.0075}
+"""Fitted L* of uniform over that of masked noise, minus one, at C in FLOPs (the paper)."""
+
 BITS_PER_BYTE_PER_NAT = 0.34124
 """Bits per byte for one nat per token, with the paper's tokenizer on its data."""
 
@@ -135,6 +146,22 @@ def load_points(name: str = "gidd-2512.10858") -> dict[str, NDArray[Any]]:
     }
 
 
+def isoflop_tables(column: str = "loss") -> dict[str, IsoflopTable]:
+    """The points that the paper's laws are fitted to (5e17 <= C <= 2e20, loss < 4), by noise: 45 budgets, 5 sizes.
+
+    Another `column` may stand in for the loss, such as `loss_sd`.
+    """
+    points = load_points()
+    rows = {name: values[points["in_fit_mask"]] for name, values in points.items()}
+    return tabulate_points(
+        group=rows["noise"].tolist(),
+        params=rows["non_emb_params"],
+        flops_per_token=rows["flops_per_token"],
+        flops=rows["target_flops"],
+        loss=rows[column],
+    )
+
+
 def isoflop_laws() -> tuple[PublishedLaw, ...]:
     """The paper's laws of compute by method 1: L*, D*, M*, P* of parabolas, for the five noises.
 
@@ -144,10 +171,12 @@ def isoflop_laws() -> tuple[PublishedLaw, ...]:
     return tuple(
         PublishedLaw(
             PAPER, noise, quantity, "flops", law["exponent"], law["A"],
-            _offset(law["exponent"], table["ci95_offsets"][noise].get(symbol)), METHOD_1,
+            _offset(law["exponent"], table["ci95_offsets"][noise].get(symbol)), METHOD_1, r_squared,
         )
         for noise in NOISES
-        for symbol, quantity in _SYMBOLS.items()
+        for (symbol, quantity), r_squared in zip(
+            _SYMBOLS.items(), table["sq_fit"][noise]["r2_L_D_M_P"], strict=True
+        )
         for law in (table["sq_fit"][noise][symbol],)
     )  # fmt: skip
 

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
+from noiselaw.laws.doubts import is_allocating, surface_laws
 from noiselaw.laws.forms import PowerLaw
 from noiselaw.laws.isoflop import IsoflopFit, LawFit, Optimum, SizePoint
 from noiselaw.laws.surface import Certificate, SurfaceFit
@@ -42,6 +43,8 @@ def _group_record(fit: IsoflopFit) -> dict[str, Any]:
     }
     if fit.surface is not None:
         record |= _surface_record(fit.surface)
+        if is_allocating(fit.surface):
+            record["surface"] = _surface_laws(fit)
     return record
 
 
@@ -77,9 +80,21 @@ def _surface_record(surface: SurfaceFit) -> dict[str, Any]:
             "gradient_norm": certificate.gradient_norm,
             "agreeing_starts": certificate.agreeing_starts,
             "num_starts": certificate.num_starts,
+            "parameter_spread": certificate.parameter_spread,
             "active_bounds": list(certificate.active_bounds),
         },
     }
+
+
+def _surface_laws(fit: IsoflopFit) -> dict[str, Any]:
+    """What the surface says in place of the laws; L* = offset + coefficient C^exponent."""
+    assert fit.surface is not None
+    points = [point for optimum in fit.optima for point in optimum.points]
+    params = PowerLaw.fit([point.flops_per_token for point in points], [point.params for point in points])
+    laws = surface_laws(fit.surface, params)
+    record = {name: {"coefficient": law.coefficient, "exponent": law.exponent} for name, law in laws.items()}
+    record["loss"]["offset"] = fit.surface.E
+    return record
 
 
 def _group_fit(group: str, record: Mapping[str, Any]) -> IsoflopFit:

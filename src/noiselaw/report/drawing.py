@@ -91,6 +91,8 @@ class Panel:
     marks: tuple[Mark, ...]
     span: int = 1
     """Columns it takes, of its row's."""
+    key: tuple[tuple[str, Line | Points], ...] = ()
+    """What marks stand for where their groups do not tell; drawn in files, the page says it as the mouse hovers."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,30 +4,29 @@ C training compute in FLOPs, M FLOPs per token, D tokens, P non-embedding parame
 A figure whose data are not there yet is None.
 """
 
-from collections.abc import Iterable
 from typing import Literal
 
-import numpy as np
 import polars as pl
 
-from noiselaw.laws.bootstrap import student_quantile
-from noiselaw.laws.isoflop import LEVEL
 from noiselaw.report import phrases
 from noiselaw.report.axes import Axis, linear_axis, log_axis
 from noiselaw.report.colors import NEUTRAL, Style, group_styles
 from noiselaw.report.drawing import Band, Drawing, Label, Line, Mark, Panel, Points, spread_labels
+from noiselaw.report.panels import (
+    FLOPS,
+    LOSS,
+    PARAMS,
+    QUANTITIES,
+    heights,
+    isoflop_panels,
+    law_marks,
+    log_spaced,
+    quantity_format,
+    shade,
+)
 from noiselaw.report.published import published_laws
-from noiselaw.report.results import ConfirmationRun, Optimum, Results
+from noiselaw.report.results import ConfirmationRun, Results
 
-LOSS = "Held-out loss (nats per token)"
-FLOPS = "Training compute C (FLOPs)"
-PARAMS = "Non-embedding parameters P"
-QUANTITIES = {
-    "flops_per_token": ("Model size M*", "FLOPs per token"),
-    "tokens": ("Data D*", "Tokens"),
-    "loss": ("Loss L*", LOSS),
-}
-"""The laws that are drawn, each with title and label of the axis."""
 LABELLED_ENDS: dict[str, tuple[Literal["first", "last"], Literal["left", "right"]]] = {
     "grid": ("first", "left"),
     "confirmation": ("last", "right"),
@@ -58,7 +57,7 @@ def loss_curves(results: Results) -> Drawing | None:
     y = log_axis(LOSS, curves["loss"], phrases.plain)
     styles = group_styles(results.groups)
     sizes = sorted(set(curves["params"].drop_nulls()))
-    shades = {size: _shade(index, len(sizes)) for index, size in enumerate(sizes)}
+    shades = {size: shade(index, len(sizes)) for index, size in enumerate(sizes)}
     panels = []
     for group in results.groups:
         rows = curves.filter(pl.col("group") == group)
@@ -108,7 +107,7 @@ def _frontier_line(results: Results, group: str, flops: pl.Series) -> list[Line]
     if law is None or not isinstance(low, float) or not isinstance(high, float):
         return []
     budgets = [optimum.budget for optimum in results.laws.groups[group].optima] or [low]
-    x = _log_spaced(min(budgets), high)
+    x = log_spaced(min(budgets), high)
     hover = f"{group}: L* = {law.coefficient:.4g} C^{law.exponent:.4g}"
     return [Line(x, tuple(map(law.at, x)), NEUTRAL, width=1.6, dash="dot", hover=hover, group=group)]
 
@@ -116,62 +115,14 @@ def _frontier_line(results: Results, group: str, flops: pl.Series) -> list[Line]
 def isoflop(results: Results) -> Drawing | None:
     """Loss against size at fixed compute, a panel per group, with parabolas and optima."""
     groups = {name: results.laws.groups[name].optima for name in results.groups if name in results.laws.groups}
-    points = [point for optima in groups.values() for optimum in optima for point in optimum.points]
-    if not points:
+    if not any(optimum.points for optima in groups.values() for optimum in optima):
         return None
-    vertices = [optimum for optima in groups.values() for optimum in optima]
-    sizes = [point.params for point in points] + [optimum.params for optimum in vertices]
-    x = log_axis(PARAMS, sizes, phrases.count, room_high=0.24)
-    y = log_axis(LOSS, [point.loss for point in points] + [optimum.loss for optimum in vertices], phrases.plain)
-    styles = group_styles(results.groups)
-    panels = []
-    for group, optima in groups.items():
-        ranked = sorted(optima, key=lambda optimum: optimum.budget)
-        marks = [
-            mark
-            for index, optimum in enumerate(ranked)
-            for mark in _parabola(optimum, group, styles[group], _shade(index, len(ranked)))
-        ]
-        panels.append(Panel(group, x, y, (*marks, *_budget_labels(ranked, group, y))))
+    panels = isoflop_panels(groups, group_styles(results.groups))
     caption = (
         "Loss of every size at the same compute (the number on each curve, in FLOPs), read off the loss curves. Curves "
         "are parabolas in log-log space; a star marks their minimum, hollow where it is flagged (see the optima)."
     )
-    return Drawing("isoflop", "Loss at fixed compute", caption, (tuple(panels),))
-
-
-def _parabola(optimum: Optimum, group: str, style: Style, shade: float) -> list[Mark]:
-    params = tuple(point.params for point in optimum.points)
-    budget = f"C = {phrases.scientific(optimum.budget)} FLOPs"
-    hover = tuple(
-        f"{point.run or group}\n{phrases.count(point.params)} parameters, {budget}\n{point.loss:.4f} nats per token"
-        for point in optimum.points
-    )
-    losses = tuple(point.loss for point in optimum.points)
-    marks: list[Mark] = []
-    if optimum.curve is not None and params:
-        x = _log_spaced(min(*params, optimum.params), max(*params, optimum.params))
-        y = tuple(map(optimum.curve.loss_at, x))
-        marks.append(Line(x, y, style.color, opacity=shade, group=group))
-    star = f"optimum at {budget}\n{phrases.count(optimum.params)} parameters, {phrases.count(optimum.tokens)} tokens\n"
-    star += f"{optimum.loss:.4f} nats per token" + "".join(f"\n{flag}" for flag in optimum.flags)
-    marks += [
-        Points(params, losses, style.color, style.symbol, 5.5, shade, hover=hover, group=group),
-        Points(
-            (optimum.params,), (optimum.loss,), style.color, "star", 11, 1.0, not optimum.flags, (star,), group=group
-        ),
-    ]
-    return marks
-
-
-def _budget_labels(optima: Iterable[Optimum], group: str, y: Axis) -> list[Label]:
-    """The budget of each curve beside its largest size."""
-    largest = [(optimum, max(optimum.points, key=lambda point: point.params)) for optimum in optima if optimum.points]
-    labels = [
-        Label(point.params, point.loss, phrases.scientific(optimum.budget, digits=2), group=group)
-        for optimum, point in largest
-    ]
-    return spread_labels(labels, y)
+    return Drawing("isoflop", "Loss at fixed compute", caption, (panels,))
 
 
 def power_laws(results: Results) -> Drawing | None:
@@ -187,10 +138,8 @@ def power_laws(results: Results) -> Drawing | None:
         marks = [
             mark for name in results.groups if name in fitted for mark in _law_marks(results, name, quantity, span)
         ]
-        values = [value for mark in marks for value in (mark.low + mark.high if isinstance(mark, Band) else mark.y)]
-        write = phrases.plain if quantity == "loss" else phrases.count
-        x = log_axis(FLOPS, span, phrases.scientific)
-        panels.append(Panel(title, x, log_axis(label, values, write), tuple(marks)))
+        x, y = log_axis(FLOPS, span, phrases.scientific), log_axis(label, heights(marks), quantity_format(quantity))
+        panels.append(Panel(title, x, y, tuple(marks)))
     caption = (
         "Optima of the parabolas (hollow where flagged) and power laws through them, drawn on to the largest "
         "prediction. Bands hold the law with 95 % probability, by the scatter of the runs. Published laws (switch "
@@ -200,30 +149,11 @@ def power_laws(results: Results) -> Drawing | None:
 
 
 def _law_marks(results: Results, group: str, quantity: str, span: list[float]) -> list[Line | Points | Band]:
-    style = group_styles(results.groups)[group]
-    fitted = results.laws.groups[group]
-    marks: list[Line | Points | Band] = []
-    law = fitted.laws.get(quantity)
-    if law is not None:
-        x = _log_spaced(min(span), max(span))
-        y = tuple(map(law.at, x))
-        errors = [law.standard_error(flops) for flops in x]
-        if fitted.degrees_of_freedom > 0 and None not in errors:
-            half = student_quantile(LEVEL, fitted.degrees_of_freedom) * np.array(errors)
-            low, high = (tuple((np.array(y) * np.exp(sign * half)).tolist()) for sign in (-1, 1))
-            marks.append(Band(x, low, high, style.color, group=group))
-        hover = f"{group}: {law.coefficient:.4g} C^{law.exponent:.4g}"
-        marks.append(Line(x, y, style.color, hover=hover, group=group))
-        marks += _published_lines(group, quantity, x, style)
-    for flagged in (False, True):
-        optima = [optimum for optimum in fitted.optima if bool(optimum.flags) == flagged]
-        x, y = tuple(optimum.budget for optimum in optima), tuple(getattr(optimum, quantity) for optimum in optima)
-        hover = tuple(
-            f"{group}\nC = {phrases.scientific(a)} FLOPs: {_write(quantity, b)}" for a, b in zip(x, y, strict=True)
-        )
-        if optima:
-            marks.append(Points(x, y, style.color, style.symbol, 6.5, filled=not flagged, hover=hover, group=group))
-    return marks
+    style, fitted = group_styles(results.groups)[group], results.laws.groups[group]
+    marks = law_marks(group, fitted, quantity, span, style)
+    return (
+        [*marks, *_published_lines(group, quantity, log_spaced(min(span), max(span)), style)] if fitted.laws else marks
+    )
 
 
 def _published_lines(group: str, quantity: str, x: tuple[float, ...], style: Style) -> list[Line]:
@@ -246,10 +176,6 @@ def _published_lines(group: str, quantity: str, x: tuple[float, ...], style: Sty
     ]
 
 
-def _write(quantity: str, value: float) -> str:
-    return f"{value:.4f} nats per token" if quantity == "loss" else phrases.count(value)
-
-
 def frontier(results: Results) -> Drawing | None:
     """Best loss against compute of all groups, with what was predicted and what was measured; then the error."""
     if not any("loss" in group.laws or group.optima for group in results.laws.groups.values()):
@@ -259,7 +185,7 @@ def frontier(results: Results) -> Drawing | None:
     span = [*budgets, *planned] or [1.0, 10.0]
     marks = [mark for name in results.groups for mark in _frontier_marks(results, name, span)]
     x = log_axis(FLOPS, span, phrases.scientific, room_high=0.04)
-    y = log_axis(LOSS, [value for mark in marks for value in _heights(mark)], phrases.plain)
+    y = log_axis(LOSS, heights(marks), phrases.plain)
     panels = [Panel("Best loss for the compute", x, y, tuple(marks), span=3)]
     errors = _error_panel(results)
     if errors is not None:
@@ -270,12 +196,6 @@ def frontier(results: Results) -> Drawing | None:
         "(filled, one per seed)."
     )
     return Drawing("frontier", "The frontier, and its prediction put to the test", caption, (tuple(panels),))
-
-
-def _heights(mark: Line | Points) -> tuple[float, ...]:
-    """Every y that a mark reaches, the ends of its intervals included."""
-    ends = mark.y_interval if isinstance(mark, Points) else ()
-    return (*mark.y, *(end for interval in ends for end in interval))
 
 
 def _frontier_marks(results: Results, group: str, span: list[float]) -> list[Line | Points]:
@@ -362,12 +282,3 @@ def _throughput_marks(results: Results, runs: pl.DataFrame, column: str) -> tupl
             x, y = tuple(rows["params"]), tuple(rows[column])
             marks.append(Points(x, y, style.color, style.symbol, 7, 0.85, hover=hover, group=group))
     return tuple(marks)
-
-
-def _shade(index: int, number: int) -> float:
-    """Opacity from faint (first) to full (last)."""
-    return 1.0 if number < 2 else 0.4 + 0.6 * index / (number - 1)
-
-
-def _log_spaced(low: float, high: float, number: int = 60) -> tuple[float, ...]:
-    return tuple(np.geomspace(low, high, number).tolist())

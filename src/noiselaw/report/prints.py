@@ -1,13 +1,15 @@
 """Drawings as files for README and paper (PNG, SVG), by matplotlib; no window, no global state."""
 
 import warnings
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure, SubFigure
+from matplotlib.lines import Line2D
 from matplotlib.ticker import NullLocator
 
 from noiselaw.files import write_atomically
@@ -18,9 +20,11 @@ from noiselaw.report.drawing import Band, Dash, Drawing, Label, Line, Mark, Pane
 MARKERS: dict[Symbol, str] = {
     "circle": "o", "square": "s", "diamond": "D", "triangle": "^", "triangle-down": "v", "star": "*", "cross": "P",
 }  # fmt: skip
-DASHES: dict[Dash, str] = {"solid": "-", "dash": "--", "dot": ":"}
+DASHES: dict[Dash, Literal["-", "--", ":"]] = {"solid": "-", "dash": "--", "dot": ":"}
 INK, GRID = "#24292f", "#e4e7eb"
 RESOLUTION = 180
+SHORT_NAME = 16
+"""Letters; a key of such names stands in two columns."""
 STYLE: dict[Any, Any] = {
     "font.family": "DejaVu Sans",  # comes with matplotlib, has the superscripts, looks the same everywhere
     "font.size": 8.5, "axes.titlesize": 10, "axes.labelsize": 8.5, "xtick.labelsize": 7.5, "ytick.labelsize": 7.5,
@@ -72,7 +76,7 @@ def _draw_row(strip: SubFigure, row: tuple[Panel, ...]) -> None:
             axes.tick_params(axis="y", labelleft=False)
         for mark in panel.marks:
             _draw_mark(axes, mark)
-        has_legend = has_legend or _label_groups(axes, panel)
+        has_legend = _add_legend(axes, panel, has_legend=has_legend)
 
 
 def _title_color(panel: Panel) -> str:
@@ -120,15 +124,21 @@ def _draw_label(axes: Axes, label: Label) -> None:
 
 def _draw_points(axes: Axes, points: Points) -> None:
     color = _tint(points.color, points.opacity)
-    face = color if points.filled else "white"
     is_star = points.symbol == "star"
+    # A white rim parts large marks from what lies beneath; small ones it would swallow.
+    has_rim = points.filled and points.size >= (9 if is_star else 4)
+    style: dict[str, Any] = {
+        "linestyle": "none", "marker": MARKERS[points.symbol], "markersize": points.size,
+        "markerfacecolor": color if points.filled else "white", "markeredgecolor": "white" if has_rim else color,
+        "markeredgewidth": 0.6 if points.filled else min(1.3, 0.15 * points.size), "zorder": 4 if is_star else 3,
+    }  # fmt: skip
     x_errors, y_errors = _errors(points.x, points.x_interval), _errors(points.y, points.y_interval)
-    axes.errorbar(
-        points.x, points.y, xerr=x_errors, yerr=y_errors, linestyle="none", marker=MARKERS[points.symbol],
-        markersize=points.size, markerfacecolor=face, markeredgecolor="white" if points.filled else color,
-        markeredgewidth=0.6 if points.filled else 1.3, ecolor=color, elinewidth=1.3, capsize=3,
-        zorder=4 if is_star else 3,
-    )  # fmt: skip
+    if x_errors is None and y_errors is None:
+        axes.plot(points.x, points.y, **style)
+    else:
+        axes.errorbar(
+            points.x, points.y, xerr=x_errors, yerr=y_errors, ecolor=color, elinewidth=1.3, capsize=3, **style
+        )
 
 
 def _tint(color: str, opacity: float) -> tuple[float, float, float]:
@@ -148,19 +158,37 @@ def _errors(values: tuple[float, ...], intervals: tuple[tuple[float, float], ...
     ]
 
 
-def _label_groups(axes: Axes, panel: Panel) -> bool:
-    """A legend of noises where a panel holds several and no axis names them; whether there is one."""
+def _add_legend(axes: Axes, panel: Panel, *, has_legend: bool) -> bool:
+    """The panel's key; else its noises where there are several, no axis names them and none of its row has.
+
+    Returns whether the row has a legend of noises now.
+    """
+    groups = {} if panel.key or has_legend else _drawn_groups(panel)
+    shown = dict(panel.key) or groups
+    if shown:
+        handles = [_handle(name, mark) for name, mark in shown.items()]
+        columns = 2 if panel.key and max(map(len, shown)) <= SHORT_NAME else 1
+        style = {"fontsize": 8, "loc": "best"} if groups else {"fontsize": 7, "loc": "upper right", "ncols": columns}
+        axes.legend(handles=handles, frameon=False, **style)
+    return has_legend or bool(groups)
+
+
+def _drawn_groups(panel: Panel) -> dict[str, Points]:
+    """Groups by the first of their points; none where there is one only, or the axis names them."""
     shown: dict[str, Points] = {}
     for mark in panel.marks:
         if isinstance(mark, Points) and mark.group is not None:
-            shown.setdefault(mark.group, mark)
-    if len(shown) < 2 or {text for _, text in panel.y.ticks} == set(shown):
-        return False
-    handles = [
-        axes.plot([], [], color=points.color, marker=MARKERS[points.symbol], markersize=5, label=group, linewidth=1.8)[
-            0
-        ]
-        for group, points in shown.items()
-    ]
-    axes.legend(handles=handles, frameon=False, fontsize=8, loc="best")
-    return True
+            shown.setdefault(mark.group, replace(mark, filled=True, opacity=1.0, size=5.0))
+    return {} if len(shown) < 2 or {text for _, text in panel.y.ticks} == set(shown) else shown
+
+
+def _handle(name: str, mark: Line | Points) -> Line2D:
+    """A sample of the mark; points of a group bear the line of their law."""
+    if isinstance(mark, Line):
+        color = _tint(mark.color, mark.opacity)
+        return Line2D([], [], color=color, linewidth=mark.width, linestyle=DASHES[mark.dash], label=name)
+    face = mark.color if mark.filled else "white"
+    return Line2D(
+        [], [], color=mark.color, linewidth=0 if mark.group is None else 1.8, marker=MARKERS[mark.symbol],
+        markersize=min(mark.size, 6), markerfacecolor=face, label=name,
+    )  # fmt: skip

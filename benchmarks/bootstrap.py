@@ -1,0 +1,94 @@
+"""Bootstrap refits of power laws: all resamples at once, against one scipy `least_squares` call per resample.
+
+The laws are those of the paper's table: L*, D*, M*, P* of five noises, each through the optima of 36 budgets. Both
+sides get the same resamples, interleaved in one process, on one core; the resamples themselves are drawn once, and
+their time is printed apart. scipy fits every resample of the laws that --scipy-laws names (all 20 take minutes); the
+ratio is for those, like for like, and nothing is extrapolated. Prints times, the ratio and the largest difference of
+any exponent or log coefficient.
+
+    OMP_NUM_THREADS=1 python benchmarks/bootstrap.py
+"""
+
+import argparse
+import platform
+import time
+from collections.abc import Mapping
+
+import numpy as np
+import scipy
+from numpy.typing import NDArray
+from scipy.optimize import least_squares
+
+from noiselaw.laws.bootstrap import resample_counts, resample_lines
+from noiselaw.laws.optima import find_optima
+from noiselaw.laws.published import isoflop_tables
+
+Floats = NDArray[np.float64]
+NUM_BUDGETS = 36
+
+
+def paper_laws() -> tuple[Floats, dict[str, Floats]]:
+    """Log budgets [36] and the log optima [36] of 20 laws by name; budgets of fewer than 3 sizes have none."""
+    optima = {}
+    for noise, table in isoflop_tables().items():
+        table = table.keep(np.isfinite(table.loss).sum(-1) >= 3)
+        found, x = find_optima(table, np.log(table.loss)), np.log(table.budgets)
+        assert x.size == NUM_BUDGETS
+        optima |= {
+            f"{noise} L*": found.loss,
+            f"{noise} D*": x - found.flops_per_token,
+            f"{noise} M*": found.flops_per_token,
+            f"{noise} P*": found.params,
+        }
+    return x, optima
+
+
+def fit_all(x: Floats, laws: Mapping[str, Floats], counts: Floats) -> Floats:
+    """Exponents and log coefficients [2, laws, S] of every resample."""
+    lines = resample_lines(x, np.stack(list(laws.values())), counts)
+    return np.stack([lines.slope, lines.intercept])
+
+
+def fit_by_scipy(x: Floats, y: Floats, counts: Floats) -> Floats:
+    """The same [2, S] for one law: a call of `least_squares` per resample, started at the fit to all points."""
+    start = np.polyfit(x, y, 1)
+    found = []
+    for count in counts:
+        rows = np.repeat(np.arange(x.size), count.astype(int))
+        xs, ys = x[rows], y[rows]
+        found.append(least_squares(lambda law, xs=xs, ys=ys: law[1] + law[0] * xs - ys, start, xtol=1e-12).x)
+    return np.array(found).T
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--resamples", type=int, default=10_000)
+    parser.add_argument("--scipy-laws", nargs="+", default=["uniform M*"], help='names such as "masked D*", or all')
+    parser.add_argument("--rounds", type=int, default=5, help="both sides take turns this often")
+    arguments = parser.parse_args()
+    x, laws = paper_laws()
+    names = list(laws) if arguments.scipy_laws == ["all"] else arguments.scipy_laws
+    started = time.perf_counter()
+    counts = resample_counts(np.random.default_rng(0), arguments.resamples, x.size)
+    drawing = time.perf_counter() - started
+    seconds, difference = {"all": 0.0, "ours": 0.0, "scipy": 0.0}, 0.0
+    for part in np.array_split(counts, arguments.rounds):
+        for label, chosen in (("all", laws), ("ours", {name: laws[name] for name in names})):
+            started = time.perf_counter()
+            ours = fit_all(x, chosen, part)
+            seconds[label] += time.perf_counter() - started
+        started = time.perf_counter()
+        theirs = np.stack([fit_by_scipy(x, laws[name], part) for name in names], axis=1)
+        seconds["scipy"] += time.perf_counter() - started
+        difference = max(difference, float(np.abs(ours - theirs).max()))
+    print(f"{platform.processor() or platform.machine()}, numpy {np.__version__}, scipy {scipy.__version__}")
+    print(f"{arguments.resamples:,} resamples of {x.size} points, drawn in {1e3 * drawing:.0f} ms")
+    print(f"ours, {len(laws)} laws: {1e3 * seconds['all']:.0f} ms")
+    print(f"ours, {', '.join(names)}: {1e3 * seconds['ours']:.1f} ms")
+    print(f"scipy least_squares, {', '.join(names)}: {seconds['scipy']:.2f} s")
+    print(f"ratio: {seconds['scipy'] / seconds['ours']:,.0f}")
+    print(f"largest difference of an exponent or log coefficient: {difference:.1e}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,286 @@
+"""`noiselaw laws METHOD TABLE`: a table of anybody's runs in, laws with intervals out.
+
+Every method reads the table alike (`ReadOptions`), fits, and prints one object: as JSON, or as tables drawn from it.
+"""
+
+import json as json_format
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Annotated, Any
+
+import tyro
+from rich.console import Console
+
+from noiselaw.cli.lawtable import WIDTH, print_laws
+from noiselaw.laws.budgets import tabulate_budgets
+from noiselaw.laws.build import RunBy
+from noiselaw.laws.columns import ReadOptions
+from noiselaw.laws.cooldown import fit_cooldown
+from noiselaw.laws.crossing import Over, find_crossings
+from noiselaw.laws.frontier import fit_frontier, raw_argmin
+from noiselaw.laws.hyperparameters import fit_hyperparameters
+from noiselaw.laws.isoflop import Resample, fit_tables
+from noiselaw.laws.optima import Keep
+from noiselaw.laws.read import read_table
+from noiselaw.laws.record import to_json
+from noiselaw.laws.repeated import fit_repeated
+from noiselaw.laws.surface import DELTA, Objective
+from noiselaw.laws.surfacelaws import Size, fit_surface_table
+from noiselaw.laws.table import RunTable
+from noiselaw.laws.tokens import fit_tokens
+
+FIGURE_FORMATS = ("png", "svg")
+
+
+@dataclass(frozen=True, slots=True)
+class Output:
+    """What to print and draw."""
+
+    json: bool = False
+    """Print one JSON object."""
+    figure: Path | None = None
+    """Draw the laws into this file (.png or .svg)."""
+
+
+Columns = Annotated[ReadOptions, tyro.conf.arg(name="")]
+Show = Annotated[Output, tyro.conf.arg(name="")]
+
+
+def isoflop(
+    table: Path,
+    /,
+    *,
+    columns: Columns = ReadOptions(),
+    budgets: tuple[float, ...] = (),
+    window: float | None = None,
+    keep: Keep = "inside",
+    resample: Resample = "runs",
+    draws: int = 10_000,
+    seed: int = 0,
+    show: Show = Output(),
+) -> None:
+    """Fit parabolas over sizes at every budget, and power laws of compute through their minima.
+
+    Args:
+        table: CSV, JSON lines, JSON or Parquet, one row per reading; or the folder of a study.
+        budgets: FLOPs to compare sizes at; by default those that rows share, else some along the runs' curves.
+        window: Use only sizes within this factor of the best at each budget.
+        keep: Which minima carry the laws: those inside the sampled sizes, or all.
+        resample: What intervals draw anew: runs (by their scatter about the parabolas), or the minima.
+        draws: Draws for intervals.
+        seed: Seed of the draws.
+    """
+    runs = _read(table, columns, show)
+    found = tabulate_budgets(runs, budgets or None)
+    runs = replace(runs, notes=tuple(note for group in found.values() for note in group.notes))
+    _say(runs.notes)
+    tables = {group: budget.table for group, budget in found.items()}
+    fits = fit_tables(tables, window=window, keep=keep, resample=resample, num_draws=draws, seed=seed)
+    _finish("isoflop", runs, to_json(fits, runs.convention)["groups"], show)
+
+
+def surface(
+    table: Path,
+    /,
+    *,
+    columns: Columns = ReadOptions(),
+    size: Size = "params",
+    objective: Objective = "huber",
+    delta: float = DELTA,
+    draws: int | None = None,
+    seed: int = 0,
+    show: Show = Output(),
+) -> None:
+    """Fit L = E + A N^-alpha + B D^-beta to log losses, and the laws of compute along its optimum.
+
+    Args:
+        table: CSV, JSON lines, JSON or Parquet, one row per reading; or the folder of a study.
+        size: What N counts: params, or flops_per_token.
+        objective: Huber's loss of log residuals, their squares (l2), or their absolute values (l1).
+        delta: Huber's threshold, in units of log loss.
+        draws: Draws for intervals; by default as many as half a second allows.
+        seed: Seed of the draws.
+    """
+    runs = _read(table, columns, show)
+    fits = fit_surface_table(runs, size=size, objective=objective, delta=delta, num_draws=draws, seed=seed)
+    _finish("surface", runs, _records(fits), show)
+
+
+def frontier(
+    table: Path,
+    /,
+    *,
+    columns: Columns = ReadOptions(),
+    raw: bool = False,
+    keep: Keep = "inside",
+    draws: int = 10_000,
+    seed: int = 0,
+    show: Show = Output(),
+) -> None:
+    """Fit laws of compute through the lower envelope of the runs' loss curves.
+
+    Args:
+        table: CSV, JSON lines, JSON or Parquet, one row per reading; or the folder of a study.
+        raw: Take the lowest row of every budget as it stands instead, nothing interpolated.
+        keep: Which winners carry the laws: those with a smaller and a larger size beside them, or all.
+        draws: Draws for intervals.
+        seed: Seed of the draws.
+    """
+    runs = _read(table, columns, show, run_by="size")
+    if raw:
+        fits = raw_argmin(runs, num_draws=draws, seed=seed)
+    else:
+        fits = fit_frontier(runs, keep=keep, num_draws=draws, seed=seed)
+    _finish("frontier", runs, _records(fits), show)
+
+
+def tokens(
+    table: Path,
+    /,
+    *,
+    columns: Columns = ReadOptions(),
+    levels: tuple[float, ...] = (),
+    keep: Keep = "inside",
+    size: Size = "params",
+    delta: float = DELTA,
+    draws: int = 10_000,
+    seed: int = 0,
+    show: Show = Output(),
+) -> None:
+    """Fit the best loss and size for given data; and what repeated data is worth, where the table says how often.
+
+    Args:
+        table: CSV, JSON lines, JSON or Parquet, one row per reading; or the folder of a study.
+        levels: Tokens to compare sizes at; by default those that rows share, else some along the runs' curves.
+        keep: Which minima carry the laws: those inside the sampled sizes, or all.
+        size: What N counts in the law of repeated data: params, or flops_per_token.
+        delta: Huber's threshold for the law of repeated data, in units of log loss.
+        draws: Draws for intervals.
+        seed: Seed of the draws.
+    """
+    runs = _read(table, columns, show, run_by="size")
+    records = _records(fit_tokens(runs, levels=levels or None, keep=keep, num_draws=draws, seed=seed))
+    if runs.unique_tokens is not None and bool((runs.tokens > runs.unique_tokens).any()):
+        repeated = fit_repeated(runs, size=size, delta=delta, num_draws=draws, seed=seed)
+        records = {group: {**record, "repeated": repeated[group].record()} for group, record in records.items()}
+    _finish("tokens", runs, records, show)
+
+
+def hyperparameters(
+    table: Path,
+    /,
+    *,
+    columns: Columns = ReadOptions(),
+    targets: tuple[float, ...] = (),
+    num_targets: int = 5,
+    draws: int = 10_000,
+    seed: int = 0,
+    show: Show = Output(),
+) -> None:
+    """Fit the best batch against tokens, and the best learning rate against batch.
+
+    Args:
+        table: CSV, JSON lines, JSON or Parquet, one row per reading.
+        targets: Losses at which batches are compared; by default some for every size.
+        num_targets: How many, where targets are not given.
+        draws: Draws for intervals.
+        seed: Seed of the draws.
+    """
+    runs = _read(table, columns, show, run_by="size")
+    fits = fit_hyperparameters(runs, targets=targets or None, num_targets=num_targets, num_draws=draws, seed=seed)
+    _finish("hyperparameters", runs, _records(fits), show)
+
+
+def cooldown(
+    table: Path,
+    /,
+    *,
+    columns: Columns = ReadOptions(),
+    tolerance: float = 0.01,
+    show: Show = Output(),
+) -> None:
+    """Fit the factor between losses without and with a cooldown of the learning rate.
+
+    Args:
+        table: CSV, JSON lines, JSON or Parquet, one row per reading, with a column that says which were annealed.
+        tolerance: Token counts this close, relatively, are equal.
+    """
+    runs = _read(table, columns, show)
+    _finish("cooldown", runs, _records(fit_cooldown(runs, tolerance=tolerance)), show)
+
+
+def cross(
+    table: Path,
+    /,
+    *,
+    columns: Columns = ReadOptions(),
+    over: Over = "flops",
+    between: tuple[str, str] | None = None,
+    within: tuple[float, float] | None = None,
+    at_flops: float | None = None,
+    draws: int = 10_000,
+    seed: int = 0,
+    show: Show = Output(),
+) -> None:
+    """Find where the laws of one group overtake those of another.
+
+    Args:
+        table: CSV, JSON lines, JSON or Parquet, one row per reading, with a column of groups; or the folder of a study.
+        over: What grows: compute, tokens, or unique tokens at a given compute.
+        between: The two groups; by default every pair.
+        within: Where to look; by default up to a thousand times beyond the data.
+        at_flops: The compute, for unique tokens; by default the largest in the table.
+        draws: Draws for intervals.
+        seed: Seed of the draws.
+    """
+    runs = _read(table, columns, show, run_by="size")
+    found = find_crossings(runs, over=over, groups=between, within=within, flops=at_flops, num_draws=draws, seed=seed)
+    _finish("cross", runs, _records(found), show)
+
+
+def _read(path: Path, columns: ReadOptions, show: Output, *, run_by: RunBy = "row") -> RunTable:
+    """The table, its guesses told on stderr; what cannot be drawn is refused before anything is fitted."""
+    if show.figure is not None and show.figure.suffix[1:] not in FIGURE_FORMATS:
+        raise ValueError(f"--figure {show.figure}: the name must end in .{' or .'.join(FIGURE_FORMATS)}")
+    table = read_table(path, columns, run_by=run_by)
+    _say(table.notes)
+    return table
+
+
+def _say(notes: Sequence[str]) -> None:
+    for note in notes:
+        print(f"note: {note}", file=sys.stderr)
+
+
+def _records(fits: Mapping[str, Any]) -> dict[str, Any]:
+    return {group: fit.record() for group, fit in fits.items()}
+
+
+def _finish(method: str, table: RunTable, groups: Mapping[str, Any], show: Output) -> None:
+    """Print and draw the one object; what is odd about the table is flagged in every group."""
+    record = {
+        "method": method,
+        "convention": table.convention,
+        "groups": {name: {**group, "flags": [*table.flags, *group["flags"]]} for name, group in groups.items()},
+    }
+    if show.figure is not None:
+        _draw(method, record, table, show.figure)
+    if show.json:
+        print(json_format.dumps(record, indent=1, allow_nan=False))
+        return
+    console = Console(highlight=False, markup=False)
+    if not console.is_terminal:
+        console = Console(highlight=False, markup=False, width=WIDTH)
+    print_laws(record, console)
+
+
+def _draw(method: str, record: Mapping[str, Any], table: RunTable, path: Path) -> None:
+    from noiselaw.report.lawfigures import law_drawing  # noqa: PLC0415  drawing is slow to import
+    from noiselaw.report.prints import write_prints  # noqa: PLC0415
+
+    drawing = replace(law_drawing(method, record, table), name=path.stem)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_prints(drawing, path.parent, (path.suffix[1:],))
+    print(f"figure: {path}", file=sys.stderr)

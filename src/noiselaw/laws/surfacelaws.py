@@ -1,0 +1,266 @@
+"""A surface for every group of a table: parameters, the compute-optimal laws they imply, and how far to trust both.
+
+Intervals come from refits that run to the bottom, all draws at once from the best fit on. What is drawn is runs: with
+replacement where there are many, otherwise one random factor for the whole of each run (see `laws.bootstrap`).
+Legend: S draws, R runs, n points.
+"""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+
+from noiselaw.laws.allocation import optimal_laws
+from noiselaw.laws.bootstrap import percentile_interval, resample_counts, run_effects
+from noiselaw.laws.descent import Points, derivatives
+from noiselaw.laws.forms import Floats, PowerLaw
+from noiselaw.laws.isoflop import LEVEL, LawFit
+from noiselaw.laws.lawfits import law_fits, law_records, listed, lost_draws
+from noiselaw.laws.surface import (
+    DELTA,
+    PARAMETERS,
+    Objective,
+    SurfaceFit,
+    fit_surface,
+    minimize,
+    surface_parameters,
+    threshold,
+)
+from noiselaw.laws.table import RunTable
+
+Size = Literal["params", "flops_per_token"]
+"""What the surface is over, beside tokens."""
+
+ROW_DRAWS = 240_000
+"""Rows refitted by default, all draws and groups together: about half a second."""
+L1_COST = 4
+FEWEST_DRAWS, MOST_DRAWS = 200, 1000
+MANY_RUNS = 20
+"""From so many runs on they are drawn with replacement."""
+FREE = 5
+"""Parameters."""
+
+
+@dataclass(frozen=True, slots=True)
+class SurfaceLaws:
+    """Everything fitted for one group."""
+
+    group: str
+    size: Size
+    objective: Objective
+    delta: float | None
+    """Huber's; None for the others."""
+    num_points: int
+    num_runs: int
+    num_draws: int
+    """0 where too few runs tell an interval."""
+    fit: SurfaceFit | None
+    """None where the group has no surface; its flags say why."""
+    deviation: float
+    """Root mean square of the log residuals."""
+    intervals: Mapping[str, tuple[float, float]]
+    """Of the parameters, 95 %."""
+    laws: Mapping[str, LawFit]
+    """Over C, along the optimum: tokens, params, flops_per_token, and loss above E."""
+    draws_gradient_norm: float
+    """Largest, per point, at which a refit ended."""
+    flags: tuple[str, ...]
+
+    def record(self) -> dict[str, Any]:
+        """Plain JSON: "parameters", "parameter_intervals", "laws", "flags", "certificate" and what was fitted how.
+
+        The law of the loss has an "offset": L* = offset + coefficient C^exponent.
+        """
+        how = {name: getattr(self, name) for name in ("size", "objective", "delta", "num_points", "num_runs")}
+        if self.fit is None:
+            return {"laws": {}, "flags": list(self.flags), **how}
+        laws = law_records(self.laws)
+        laws["loss"] = {**laws["loss"], "offset": self.fit.E}
+        certificate = self.fit.certificate
+        return {
+            "parameters": {name: getattr(self.fit, name) for name in PARAMETERS},
+            "parameter_intervals": {name: listed(self.intervals.get(name)) for name in PARAMETERS},
+            "laws": laws,
+            "flags": list(self.flags),
+            "certificate": {
+                "objective": certificate.objective,
+                "gradient_norm": certificate.gradient_norm,
+                "agreeing_starts": certificate.agreeing_starts,
+                "num_starts": certificate.num_starts,
+                "parameter_spread": certificate.parameter_spread,
+                "active_bounds": list(certificate.active_bounds),
+                "num_draws": self.num_draws,
+                "draws_gradient_norm": self.draws_gradient_norm,
+            },
+            **how,
+            "deviation": self.deviation,
+        }
+
+
+def fit_surface_table(
+    table: RunTable,
+    *,
+    size: Size = "params",
+    objective: Objective = "huber",
+    delta: float = DELTA,
+    num_draws: int | None = None,
+    seed: int = 0,
+) -> dict[str, SurfaceLaws]:
+    """L = E + A size^-alpha + B tokens^-beta for every group of a table, with intervals and the laws along the optimum.
+
+    C = M D with M a power of the size, as the rows of the table have it (exact for 6 P). `num_draws` is by default what
+    about half a second allows. A group without a surface is flagged; raises ValueError where no group has one.
+    """
+    cost = table.loss.size * (L1_COST if objective == "l1" else 1)
+    num_draws = min(max(ROW_DRAWS // cost, FEWEST_DRAWS), MOST_DRAWS) if num_draws is None else num_draws
+    how = _How(size, objective, threshold(objective, delta), num_draws, seed)
+    fits = {group: _fit_group(group, rows, how) for group, rows in table.groups()}
+    if all(fit.fit is None for fit in fits.values()):
+        group, fit = next(iter(fits.items()))
+        raise ValueError(f"group {group}: {fit.flags[-1]}")
+    return fits
+
+
+class _How(NamedTuple):
+    size: Size
+    objective: Objective
+    delta: float
+    num_draws: int
+    seed: int
+
+
+class _Draws(NamedTuple):
+    parameters: dict[str, Floats]
+    """[S] by name."""
+    gradient_norm: float
+
+
+def _fit_group(group: str, rows: RunTable, how: _How) -> SurfaceLaws:
+    size = getattr(rows, how.size)
+    runs, run = np.unique(rows.run, return_inverse=True)
+    delta = how.delta if how.objective == "huber" else None
+    empty = SurfaceLaws(
+        group, how.size, how.objective, delta, rows.loss.size, runs.size, 0, None, math.nan, {}, {}, 0.0, ()
+    )  # fmt: skip
+    try:
+        fit = fit_surface(size, rows.tokens, rows.loss, run, objective=how.objective, delta=how.delta)
+    except ValueError as error:
+        return replace(empty, flags=(f"no surface: {error}",))
+    residuals = np.log(rows.loss / fit(size, rows.tokens))
+    draws = _draw(Points.checked(size, rows.tokens, rows.loss), fit, residuals, run, how)
+    return replace(
+        empty,
+        num_draws=0 if draws is None else how.num_draws,
+        fit=fit,
+        deviation=math.sqrt(float((residuals**2).mean())),
+        intervals={} if draws is None else _intervals(fit, draws.parameters, runs.size - FREE),
+        draws_gradient_norm=0.0 if draws is None else draws.gradient_norm,
+        **_laws(rows, fit, draws, how.size, runs.size),
+    )
+
+
+def _draw(data: Points, fit: SurfaceFit, residuals: Floats, run: np.ndarray, how: _How) -> _Draws | None:
+    """Refits of drawn tables, from the best fit on; None where too few runs tell how they differ."""
+    num_runs = int(run.max()) + 1
+    if num_runs <= FREE or not how.num_draws:
+        return None
+    generator = np.random.default_rng(how.seed)
+    if num_runs >= MANY_RUNS:
+        drawn = replace(data, weights=resample_counts(generator, how.num_draws, num_runs)[:, run])
+    else:
+        scatter = math.sqrt(float((residuals**2).mean()) * num_runs / (num_runs - FREE))
+        drawn = replace(data, y=data.y + run_effects(generator, how.num_draws, num_runs, scatter)[:, run])
+    theta = np.array([
+        math.log(fit.A) - fit.alpha * data.center_size, fit.alpha,
+        math.log(fit.B) - fit.beta * data.center_tokens, fit.beta, math.log(max(fit.E, 1e-300)),
+    ])  # fmt: skip
+    parts: list[Floats] = []
+    worst = 0.0
+    for index in np.array_split(np.arange(how.num_draws), max(1, how.num_draws * data.x.size // _CHUNK)):
+        mine = drawn.draws(index)
+        found = minimize(mine, np.tile(theta, (index.size, 1)), how.objective, how.delta).theta
+        gradient = derivatives(mine, found, how.delta).gradient
+        worst = max(worst, float(np.linalg.norm(gradient, axis=-1).max()) / data.x.size)
+        parts.append(found)
+    unit = how.delta if how.objective == "l1" else 1.0
+    parameters = surface_parameters(data, np.concatenate(parts))
+    if num_runs >= MANY_RUNS:
+        inside = float((np.abs(residuals) <= how.delta).mean())
+        parameters = _spread_out(parameters, fit, (num_runs / (num_runs - FREE)) ** (inside / 2))
+    return _Draws(parameters, worst / unit)
+
+
+_CHUNK = 2**18
+"""Points of draws held at once."""
+
+
+def _spread_out(parameters: dict[str, Floats], fit: SurfaceFit, factor: float) -> dict[str, Floats]:
+    """Draws pushed apart about the estimate, A and B in logs.
+
+    Residuals of R runs are smaller than the errors by sqrt((R - 5) / R) where they count by their squares, and so is
+    the scatter of tables drawn from them. Residuals beyond Huber's threshold count by their sign and shrink nothing.
+    """
+    spread = {}
+    for name, draws in parameters.items():
+        estimate = getattr(fit, name)
+        is_scale = name in ("A", "B")
+        moved = np.log(draws / estimate) if is_scale else draws - estimate
+        spread[name] = estimate * np.exp(factor * moved) if is_scale else estimate + factor * moved
+    return spread
+
+
+def _intervals(fit: SurfaceFit, draws: Mapping[str, Floats], freedom: int) -> dict[str, tuple[float, float]]:
+    """Of A and B in logs: their draws spread over decades."""
+    intervals = {}
+    for name, values in draws.items():
+        finite = values[np.isfinite(values)]
+        estimate = getattr(fit, name)
+        if name in ("A", "B"):
+            low, high = percentile_interval(np.log(finite), math.log(estimate), LEVEL, freedom)
+            intervals[name] = math.exp(low), math.exp(high)
+        else:
+            low, high = percentile_interval(finite, estimate, LEVEL, freedom)
+            intervals[name] = (max(low, 0.0), high) if name == "E" else (low, high)
+    return intervals
+
+
+def _laws(rows: RunTable, fit: SurfaceFit, draws: _Draws | None, size: Size, num_runs: int) -> dict[str, Any]:
+    """The laws along the optimum, and every flag of the group."""
+    sizes = getattr(rows, size)
+    per_token, params = PowerLaw.fit(sizes, rows.flops_per_token), PowerLaw.fit(sizes, rows.params)
+    estimates = {name: np.asarray(getattr(fit, name)) for name in PARAMETERS}
+    flags = _fit_flags(rows, fit, sizes, num_runs)
+    if fit.alpha <= 0 or fit.beta <= 0:
+        return {"laws": {}, "flags": (*flags, "no laws: the loss does not fall with size and tokens both")}
+    drawn = None if draws is None else optimal_laws(draws.parameters, per_token, params)
+    laws = law_fits(optimal_laws(estimates, per_token, params), drawn, num_runs - FREE)
+    missed = max(
+        float(np.abs(np.log(column / law(sizes))).max())
+        for law, column in ((per_token, rows.flops_per_token), (params, rows.params))
+    )
+    if missed > _POWER_MISS:
+        flags += (f"FLOPs per token are no power of the size: laws over C hold to about {missed:.0%}",)
+    return {"laws": laws, "flags": flags + (() if drawn is None else lost_draws(drawn))}
+
+
+_POWER_MISS = 0.05
+
+
+def _fit_flags(rows: RunTable, fit: SurfaceFit, sizes: Floats, num_runs: int) -> tuple[str, ...]:
+    flags, certificate = [], fit.certificate
+    below = int((rows.loss <= fit.E).sum())
+    if below:
+        flags.append(f"{below} of {rows.loss.size} losses lie at or below the fitted E = {fit.E:.4g}: look at them")
+    flags += [f"{name} at its bound 0: the data do not show it" for name in certificate.active_bounds]
+    if certificate.agreeing_starts < certificate.num_starts / 2:
+        flags.append(f"only {certificate.agreeing_starts} of {certificate.num_starts} starts end at this minimum")
+    if np.ptp(np.log(rows.tokens)) < _NARROW or np.ptp(np.log(sizes)) < _NARROW:
+        flags.append("sizes or tokens span less than a factor of 2")
+    if num_runs <= FREE:
+        flags.append(f"no interval: {num_runs} runs do not tell how runs differ")
+    return tuple(flags)
+
+
+_NARROW = math.log(2.0)
