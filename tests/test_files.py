@@ -1,9 +1,13 @@
 import errno
 import os
+import subprocess
+import sys
+import threading
+import time
 
 import pytest
 
-from noiselaw.files import read_json, write_atomically, write_json, write_text
+from noiselaw.files import FolderInUseError, only_writer, read_json, write_atomically, write_json, write_text
 
 
 def test_round_trip(tmp_path):
@@ -50,3 +54,34 @@ def test_damaged_json_is_named(tmp_path):
         read_json(path)
     with pytest.raises(ValueError, match="no such file"):
         read_json(tmp_path / "absent.json")
+
+
+def test_a_folder_has_one_writer_and_a_killed_one_lets_go(tmp_path):
+    script = (
+        "import sys, time; from pathlib import Path; from noiselaw.files import only_writer\n"
+        "with only_writer(Path(sys.argv[1])): print('mine', flush=True); time.sleep(60)"
+    )
+    with subprocess.Popen([sys.executable, "-c", script, str(tmp_path)], stdout=subprocess.PIPE, text=True) as other:
+        assert other.stdout.readline() == "mine\n"
+        with pytest.raises(FolderInUseError, match="another process is working in this folder"), only_writer(tmp_path):
+            pass
+        other.kill()
+    with only_writer(tmp_path):
+        assert list(tmp_path.iterdir()) == []
+
+
+def test_a_writer_waits_for_one_that_is_leaving(tmp_path):
+    inside, leaving = threading.Event(), threading.Event()
+
+    def hold():
+        with only_writer(tmp_path):
+            inside.set()
+            time.sleep(0.2)
+            leaving.set()
+
+    holder = threading.Thread(target=hold)
+    holder.start()
+    inside.wait()
+    with only_writer(tmp_path, wait_seconds=30):
+        assert leaving.is_set()
+    holder.join()

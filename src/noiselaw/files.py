@@ -1,10 +1,46 @@
-"""Writing files so that nothing on disk is ever half-written: write beside, fsync, rename."""
+"""Writing files so that nothing on disk is ever half-written: write beside, fsync, rename; one writer a folder."""
 
+import fcntl
 import json
 import os
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
+
+
+class FolderInUseError(ValueError):
+    """A folder that another process is writing: names the folder and the remedy."""
+
+
+@contextmanager
+def only_writer(folder: Path, wait_seconds: float = 0.0) -> Iterator[None]:
+    """Within the block no other process writes in `folder`, as far as it asks in this way.
+
+    The lock is on the folder itself and ends with the process, also after kill -9. Raises FolderInUseError where
+    another process still holds it after `wait_seconds`.
+    """
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        deadline = time.monotonic() + wait_seconds
+        while not _locked(descriptor):
+            if time.monotonic() >= deadline:
+                raise FolderInUseError(
+                    f"{folder}: another process is working in this folder; wait for it to end or choose another folder"
+                )
+            time.sleep(0.05)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _locked(descriptor: int) -> bool:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 def write_atomically(path: Path, write: Callable[[BinaryIO], object]) -> None:
@@ -20,7 +56,7 @@ def write_atomically(path: Path, write: Callable[[BinaryIO], object]) -> None:
             stream.flush()
             os.fsync(stream.fileno())
         temporary.replace(path)
-        _sync_folder(path.parent)
+        sync_folder(path.parent)
     except OSError as error:
         temporary.unlink(missing_ok=True)
         reason = error.strerror or str(error)
@@ -50,7 +86,8 @@ def read_json(path: Path) -> Any:
         raise ValueError(f"{path}: damaged or not JSON ({error}); delete it or restore it") from None
 
 
-def _sync_folder(folder: Path) -> None:
+def sync_folder(folder: Path) -> None:
+    """Force a folder's list of files to disk."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)

@@ -14,6 +14,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from noiselaw.data.prepare import prepare
 from noiselaw.data.shards import TokenData
 from noiselaw.data.tokenizer import load_tokenizer
+from noiselaw.files import FolderInUseError, only_writer
 
 SETTINGS = {"tokenizer": "bpe:300", "validation_fraction": 0.25}
 
@@ -104,6 +105,15 @@ def test_an_output_folder_with_other_files_is_refused(corpus: Path, tmp_path: Pa
     with pytest.raises(ValueError, match="is a file; choose a folder"):
         prepare([str(corpus)], tmp_path / "thesis.txt", **SETTINGS)
     assert content(tmp_path) == {"thesis.txt": b"years of work"}
+
+
+def test_a_folder_being_prepared_is_left_to_its_process(corpus: Path, tmp_path: Path):
+    partial = tmp_path / ".out.partial"
+    partial.mkdir()
+    (partial / "shard").write_bytes(b"theirs")
+    with only_writer(partial), pytest.raises(FolderInUseError, match="another process is working in this folder"):
+        prepare([str(corpus)], tmp_path / "out", **SETTINGS)
+    assert content(partial) == {"shard": b"theirs"}
 
 
 def test_an_empty_output_folder_is_used(corpus: Path, tmp_path: Path):
@@ -220,7 +230,7 @@ def test_a_kill_leaves_nothing_half_written(corpus: Path, data: TokenData, tmp_p
     with subprocess.Popen([sys.executable, "-c", KILLED, corpus, out], stdout=subprocess.PIPE) as process:
         assert process.stdout is not None
         assert process.stdout.readline() == b"ready\n"
-        with pytest.raises(ValueError, match="being prepared by another process"):
+        with pytest.raises(ValueError, match="another process is working in this folder"):
             prepare([str(corpus)], out, **SETTINGS)
         process.send_signal(signal.SIGKILL)
     assert not out.exists()

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from noiselaw.files import read_json
+from noiselaw.files import only_writer, read_json
 
 RECIPE = {
     "name": "mini",
@@ -119,3 +119,11 @@ def test_folder_with_other_files_is_refused(recipe, tmp_path):
     assert done.returncode == 2
     assert "is not empty and holds no study" in done.stderr
     assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
+
+
+def test_a_second_study_in_one_folder_is_refused(recipe, tmp_path):
+    with only_writer(tmp_path):
+        done = subprocess.run(command(recipe, tmp_path), capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert "another process is working in this folder" in done.stderr
+    assert list(tmp_path.iterdir()) == []

@@ -12,7 +12,7 @@ import time
 import pytest
 import torch
 
-from noiselaw.files import read_json
+from noiselaw.files import FolderInUseError, only_writer, read_json
 from noiselaw.metrics import read_rows
 from noiselaw.train import checkpoint as checkpoint_module
 from noiselaw.train.checkpoint import CheckpointError, list_checkpoints, read_checkpoint
@@ -171,6 +171,15 @@ def test_folder_of_another_run_is_refused(run_spec, tmp_path):
     train(run_spec(), tmp_path / "run", [])
     with pytest.raises(RunFolderError, match=r"holds another run.*choose another --out"):
         train(run_spec(seed=1), tmp_path / "run", [])
+
+
+def test_a_second_trainer_in_one_folder_is_refused(run_spec, tmp_path, monkeypatch):
+    monkeypatch.setattr("noiselaw.train.loop.STOPPING_SECONDS", 0.0)
+    (tmp_path / "run").mkdir()
+    with only_writer(tmp_path / "run"), pytest.raises(FolderInUseError, match="another process is working"):
+        train(run_spec(), tmp_path / "run", [])
+    assert not (tmp_path / "run" / "metrics.jsonl").exists()
+    train(run_spec(), tmp_path / "run", [])
 
 
 def test_folder_with_other_files_is_refused_and_untouched(run_spec, tmp_path):

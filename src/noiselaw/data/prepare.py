@@ -5,9 +5,7 @@ copies never straddle the two. The finished folder appears at once, by a rename:
 everything. The same sources and arguments give the same bytes.
 """
 
-import fcntl
 import hashlib
-import os
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -35,7 +33,7 @@ from noiselaw.data.shards import TokenData, open_tokens
 from noiselaw.data.sources import Document, ReadOptions, SourceFile, find_files, read_documents
 from noiselaw.data.tokenizer import TextTokenizer, bpe_size, load_tokenizer, sample_texts, tokenizer_file, train_bpe
 from noiselaw.data.writer import SplitWriter
-from noiselaw.files import write_text
+from noiselaw.files import only_writer, sync_folder, write_text
 
 BPE_SAMPLE_CHARS = 8_000_000
 """A tokenizer is trained on at most this much text: more changes the merges little and takes longer."""
@@ -254,27 +252,17 @@ def _new_folder(out: Path) -> Iterator[Path]:
     out.parent.mkdir(parents=True, exist_ok=True)
     temporary = out.with_name(f".{out.name}.partial")
     temporary.mkdir(exist_ok=True)
-    descriptor = os.open(temporary, os.O_RDONLY)
-    try:
-        _lock(descriptor, out)
-        for leftover in temporary.iterdir():
-            leftover.unlink()
-        yield temporary
-        os.fsync(descriptor)
-        temporary.rename(out)
-    except OSError as error:
-        shutil.rmtree(temporary, ignore_errors=True)
-        reason = error.strerror or str(error)
-        raise OSError(error.errno, f"cannot write {out}: {reason}; free space or choose another folder") from error
-    except BaseException:
-        shutil.rmtree(temporary, ignore_errors=True)
-        raise
-    finally:
-        os.close(descriptor)
-
-
-def _lock(descriptor: int, out: Path) -> None:
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        raise ValueError(f"output folder {out} is being prepared by another process; wait for it to end") from None
+    with only_writer(temporary):
+        try:
+            for leftover in temporary.iterdir():
+                leftover.unlink()
+            yield temporary
+            sync_folder(temporary)
+            temporary.rename(out)
+        except OSError as error:
+            shutil.rmtree(temporary, ignore_errors=True)
+            reason = error.strerror or str(error)
+            raise OSError(error.errno, f"cannot write {out}: {reason}; free space or choose another folder") from error
+        except BaseException:
+            shutil.rmtree(temporary, ignore_errors=True)
+            raise

@@ -14,7 +14,7 @@ from typing import Any, Protocol
 from noiselaw.accounting import DEFAULT_CONVENTION
 from noiselaw.data.prepare import prepare
 from noiselaw.data.shards import TokenData, open_tokens
-from noiselaw.files import read_json, write_json, write_text
+from noiselaw.files import only_writer, read_json, write_json, write_text
 from noiselaw.laws import IsoflopFit, fit_isoflop, plan_run, to_json
 from noiselaw.metrics import read_rows
 from noiselaw.study.collect import curve_rows, loss_curves, machine_facts, throughput_rows, write_csv
@@ -39,9 +39,17 @@ def run_study(study: StudySpec, folder: Path, display: Display) -> None:
 
     Raises:
         ValueError: the folder holds something else, or the recipe cannot be carried out with this data.
+        FolderInUseError: another process runs a study in the folder.
         RunsFailedError: a run failed; its folder says why.
     """
-    claim_folder(study, folder)
+    check_folder(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    with only_writer(folder):
+        write_text(folder / "recipe.json", study.model_dump_json(indent=1) + "\n")
+        _run_stages(study, folder, display)
+
+
+def _run_stages(study: StudySpec, folder: Path, display: Display) -> None:
     with _timed(folder, "data"):
         data = prepare_data(study, folder, display)
     site = Site(study, folder, data)
@@ -79,13 +87,10 @@ def describe_law(fit: IsoflopFit) -> str:
     return f"L* = {law.coefficient:.4g} C^{law.exponent:.4f}{flags}"
 
 
-def claim_folder(study: StudySpec, folder: Path) -> None:
-    """Make `folder` this study's. Raises ValueError when it holds something else."""
-    recipe = folder / "recipe.json"
-    if not recipe.exists() and folder.exists() and any(folder.iterdir()):
+def check_folder(folder: Path) -> None:
+    """Raises ValueError when `folder` holds something else than a study."""
+    if not (folder / "recipe.json").exists() and folder.exists() and any(folder.iterdir()):
         raise ValueError(f"{folder}: is not empty and holds no study; choose an empty or new folder for --out")
-    folder.mkdir(parents=True, exist_ok=True)
-    write_text(recipe, study.model_dump_json(indent=1) + "\n")
 
 
 def prepare_data(study: StudySpec, folder: Path, display: Display) -> TokenData:

@@ -20,7 +20,7 @@ from noiselaw.accounting import DEFAULT_CONVENTION, flops_per_token, head_flops_
 from noiselaw.data.loader import TokenLoader
 from noiselaw.data.order import step_generator
 from noiselaw.data.shards import TokenData, open_tokens
-from noiselaw.files import read_json, write_json, write_text
+from noiselaw.files import only_writer, read_json, write_json, write_text
 from noiselaw.metrics import MetricsLog, Row, read_rows
 from noiselaw.model.init import initialise
 from noiselaw.model.transformer import Transformer
@@ -37,6 +37,9 @@ from noiselaw.units import bits_per_byte_from_nats_per_token
 
 FLUSH_STEPS = 10
 """Steps between host synchronisations: losses are read, checked and written this often."""
+
+STOPPING_SECONDS = 10.0
+"""How long a run waits for a process that still works in its folder: one that was told to stop saves first."""
 
 MIN_VALIDATION_TOKENS = 8192
 """Tokens per forward pass of a validation, at least: small training batches would make it many small steps."""
@@ -89,6 +92,7 @@ def train(spec: RunSpec, folder: Path, observers: list[Observer]) -> dict[str, A
 
     Raises:
         RunFolderError: the folder holds something else.
+        FolderInUseError: another process trains in the folder.
         CheckpointError: its checkpoints belong to another spec.
         NonFiniteLossError: the loss became NaN or infinite; the last checkpoint before it is intact.
         OSError: the disk is full; the last checkpoint is intact.
@@ -96,13 +100,21 @@ def train(spec: RunSpec, folder: Path, observers: list[Observer]) -> dict[str, A
     """
     data = open_tokens(spec.data.path)
     fingerprint = spec.fingerprint(data.fingerprint)
-    claim_folder(spec, folder, fingerprint)
+    check_folder(folder, fingerprint)
     if (folder / "result.json").exists():
         return read_json(folder / "result.json")
-    if spec.runtime.num_threads is not None:
-        torch.set_num_threads(spec.runtime.num_threads)
-    run = _prepare(spec, folder, data, fingerprint, observers)
-    validate_at = set(validation_steps(spec))
+    folder.mkdir(parents=True, exist_ok=True)
+    with only_writer(folder, STOPPING_SECONDS):
+        write_text(folder / "spec.json", spec.model_dump_json(indent=1) + "\n")
+        if spec.runtime.num_threads is not None:
+            torch.set_num_threads(spec.runtime.num_threads)
+        run = _prepare(spec, folder, data, fingerprint, observers)
+        _train_to_the_end(run, observers)
+        return _finish(run)
+
+
+def _train_to_the_end(run: Run, observers: list[Observer]) -> None:
+    spec, validate_at = run.spec, set(validation_steps(run.spec))
     started = saved = time.monotonic()
     first_step = run.step
     with stop_on_signal() as stop, closing(run.log):
@@ -116,13 +128,12 @@ def train(spec: RunSpec, folder: Path, observers: list[Observer]) -> dict[str, A
                 _checkpoint(run, observers)
                 saved = time.monotonic()
             if stop:
-                raise Interrupted(f"{folder}: stopped after step {run.step}; the same command continues from there")
+                raise Interrupted(f"{run.folder}: stopped after step {run.step}; the same command continues from there")
         _checkpoint(run, observers)
-    return _finish(run)
 
 
-def claim_folder(spec: RunSpec, folder: Path, fingerprint: str) -> None:
-    """Make `folder` this run's, or check that it already is. Raises RunFolderError when it holds something else."""
+def check_folder(folder: Path, fingerprint: str) -> None:
+    """Raises RunFolderError when `folder` holds something else than this run."""
     facts_path = folder / "run.json"
     if facts_path.exists():
         found = read_json(facts_path).get("fingerprint")
@@ -134,8 +145,6 @@ def claim_folder(spec: RunSpec, folder: Path, fingerprint: str) -> None:
         return
     if folder.exists() and any(not item.name.startswith(("spec.json", "log.txt", ".")) for item in folder.iterdir()):
         raise RunFolderError(f"{folder}: is not empty and holds no run; choose an empty or new folder for --out")
-    folder.mkdir(parents=True, exist_ok=True)
-    write_text(folder / "spec.json", spec.model_dump_json(indent=1) + "\n")
 
 
 def validation_steps(spec: RunSpec) -> list[int]:
