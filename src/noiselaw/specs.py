@@ -29,6 +29,8 @@ NOISE_SHIFTS: dict[str, float] = {
 
 AUTOREGRESSIVE = "autoregressive"
 
+Float32Products = Literal["auto", "torch", "onednn"]
+
 
 class Spec(BaseModel):
     """Base of all specs: frozen, unknown keys refused, infinities survive JSON."""
@@ -210,6 +212,9 @@ class RuntimeSpec(Spec):
     """auto: cuda where there is one, else cpu."""
     num_threads: int | None = Field(default=None, gt=0)
     """CPU threads; None leaves torch's choice."""
+    float32_products: Float32Products = "auto"
+    """Who makes float32 matrix products on a CPU: torch's own library, oneDNN (often twice as fast), or whichever is
+    fastest among those whose measured error is that of float32."""
     compile: bool = False
     """Compile each transformer block."""
     micro_batch_sequences: int | None = Field(default=None, gt=0)

@@ -29,7 +29,7 @@ from noiselaw.optim.schedule import learning_rate_factor
 from noiselaw.specs import RunSpec
 from noiselaw.train.checkpoint import newest_valid, restore, save_checkpoint
 from noiselaw.train.interrupt import Interrupted, stop_on_signal
-from noiselaw.train.machine import describe_machine, matmul_flops_per_second, resolve_device
+from noiselaw.train.machine import Machine, float32_products
 from noiselaw.train.objective import Objective, build_objective
 from noiselaw.train.step import Precision, accumulate_gradients
 from noiselaw.train.validation import BoundEstimate, Validator
@@ -108,9 +108,11 @@ def train(spec: RunSpec, folder: Path, observers: list[Observer]) -> dict[str, A
         write_text(folder / "spec.json", spec.model_dump_json(indent=1) + "\n")
         if spec.runtime.num_threads is not None:
             torch.set_num_threads(spec.runtime.num_threads)
-        run = _prepare(spec, folder, data, fingerprint, observers)
-        _train_to_the_end(run, observers)
-        return _finish(run)
+        machine = Machine.of(spec.runtime)
+        with float32_products(machine.float32_products):
+            run = _prepare(spec, folder, data, machine, observers)
+            _train_to_the_end(run, observers)
+            return _finish(run)
 
 
 def _train_to_the_end(run: Run, observers: list[Observer]) -> None:
@@ -173,8 +175,8 @@ def run_facts(spec: RunSpec, data: TokenData, fingerprint: str) -> dict[str, Any
     }
 
 
-def _prepare(spec: RunSpec, folder: Path, data: TokenData, fingerprint: str, observers: list[Observer]) -> Run:
-    device = resolve_device(spec.runtime.device)
+def _prepare(spec: RunSpec, folder: Path, data: TokenData, machine: Machine, observers: list[Observer]) -> Run:
+    device, fingerprint = machine.device, spec.fingerprint(data.fingerprint)
     precision = Precision(spec.precision)
     model = Transformer(spec.model, data.vocab_size)
     initialise(model, spec.init, step_generator(spec.seed, 0, "init"))
@@ -189,9 +191,7 @@ def _prepare(spec: RunSpec, folder: Path, data: TokenData, fingerprint: str, obs
         for layer in model.model.layers:
             layer.compile()
     objective = build_objective(spec.objective, data)
-    facts = run_facts(spec, data, fingerprint)
-    facts["machine"] = describe_machine(device)
-    facts["machine"]["matmul_flops_per_second"] = matmul_flops_per_second(device, precision.dtype)
+    facts = run_facts(spec, data, fingerprint) | {"machine": machine.facts(precision.dtype)}
     write_json(folder / "run.json", facts)
     (folder / "failure.json").unlink(missing_ok=True)
     step = 0 if checkpoint is None else checkpoint.step

@@ -1,11 +1,57 @@
-"""What the machine can do: the measured rate of large matrix products, to hold a training step against."""
+"""What the machine can do: the rate of large matrix products, and which library makes those of float32 on a CPU."""
 
 import os
 import platform
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import torch
+
+from noiselaw.specs import Float32Products, RuntimeSpec
+
+MAX_PRODUCT_ERROR = 1e-5
+"""Relative error of a product that still counts as float32: float32 reaches 3e-7 here, bfloat16 2e-3."""
+
+
+def choose_float32_products(setting: Float32Products, device: torch.device) -> str:
+    """The library for float32 matrix products on a CPU, by `RuntimeSpec.float32_products`: "torch" or "onednn".
+
+    torch's own choice (MKL) leaves half the speed of some CPUs unused. oneDNN takes over once it is allowed to round to
+    bfloat16; a CPU without bfloat16 tiles (AMX) has no use for that and computes in float32 all the same. `auto`
+    believes only what it measures: oneDNN where the error of its products is that of float32.
+    """
+    if setting != "auto":
+        return setting
+    if device.type != "cpu" or not torch.backends.mkldnn.is_available():
+        return "torch"
+    with float32_products("onednn"):
+        return "onednn" if product_error() < MAX_PRODUCT_ERROR else "torch"
+
+
+@contextmanager
+def float32_products(library: str) -> Iterator[None]:
+    """Within the block float32 products on a CPU are made by `library`, "torch" or "onednn"."""
+    switch = torch.backends.mkldnn.matmul  # pyright: ignore[reportAttributeAccessIssue]  (set at run time)
+    before = switch.fp32_precision
+    switch.fp32_precision = "bf16" if library == "onednn" else "ieee"
+    try:
+        yield
+    finally:
+        switch.fp32_precision = before
+
+
+def product_error(sizes: tuple[tuple[int, int, int], ...] = ((512, 512, 512), (2048, 64, 256))) -> float:
+    """Largest relative error (Frobenius norm) of float32 products [m, k] @ [k, n] against float64, over `sizes`."""
+    generator = torch.Generator().manual_seed(0)
+    errors = []
+    for m, k, n in sizes:
+        left, right = torch.randn(m, k, generator=generator), torch.randn(k, n, generator=generator)
+        exact = left.double() @ right.double()
+        errors.append(float(((left @ right).double() - exact).norm() / exact.norm()))
+    return max(errors)
 
 
 def resolve_device(name: str) -> torch.device:
@@ -37,16 +83,31 @@ def matmul_flops_per_second(device: torch.device, dtype: torch.dtype, size: int 
     return max(rates[1:])
 
 
-def describe_machine(device: torch.device) -> dict[str, Any]:
-    """Names for a record: processor or GPU, cores, versions."""
-    name = torch.cuda.get_device_name(device) if device.type == "cuda" else _cpu_name()
-    return {
-        "device": name,
-        "num_cores": os.cpu_count(),
-        "num_threads": torch.get_num_threads(),
-        "torch": torch.__version__,
-        "python": platform.python_version(),
-    }
+@dataclass(frozen=True, slots=True)
+class Machine:
+    """Where a run computes."""
+
+    device: torch.device
+    float32_products: str
+
+    @staticmethod
+    def of(runtime: RuntimeSpec) -> "Machine":
+        """The machine as `runtime` asks for it. Raises ValueError for a device this machine lacks."""
+        device = resolve_device(runtime.device)
+        return Machine(device, choose_float32_products(runtime.float32_products, device))
+
+    def facts(self, dtype: torch.dtype) -> dict[str, Any]:
+        """For a record: processor or GPU, cores, versions, choices, and the measured rate of products of `dtype`."""
+        is_gpu = self.device.type == "cuda"
+        return {
+            "device": torch.cuda.get_device_name(self.device) if is_gpu else _cpu_name(),
+            "num_cores": os.cpu_count(),
+            "num_threads": torch.get_num_threads(),
+            "float32_products": self.float32_products,
+            "torch": torch.__version__,
+            "python": platform.python_version(),
+            "matmul_flops_per_second": matmul_flops_per_second(self.device, dtype),
+        }
 
 
 def _cpu_name() -> str:

@@ -1,0 +1,45 @@
+"""The machine as a run sees it: which library multiplies float32 matrices, and that it is float32 they come out as."""
+
+import torch
+
+from noiselaw.files import read_json
+from noiselaw.train import machine
+from noiselaw.train.loop import train
+from noiselaw.train.machine import choose_float32_products, float32_products, product_error
+
+CPU = torch.device("cpu")
+
+
+def test_the_chosen_products_are_float32():
+    before = torch.backends.mkldnn.matmul.fp32_precision
+    with float32_products(choose_float32_products("auto", CPU)):
+        assert product_error() < 1e-6
+    assert torch.backends.mkldnn.matmul.fp32_precision == before
+
+
+def test_a_library_that_rounds_is_not_chosen(monkeypatch):
+    monkeypatch.setattr(machine, "product_error", lambda: 2e-3)
+    assert choose_float32_products("auto", CPU) == "torch"
+    assert choose_float32_products("onednn", CPU) == "onednn"
+
+
+def test_rounding_to_bfloat16_would_be_noticed():
+    left, right = torch.randn(64, 512), torch.randn(512, 64)
+    exact = left.double() @ right.double()
+    rounded = left.bfloat16().double() @ right.bfloat16().double()
+    assert (rounded - exact).norm() / exact.norm() > machine.MAX_PRODUCT_ERROR
+
+
+def test_a_run_records_its_choice_and_leaves_torch_as_it_was(run_spec, tmp_path):
+    before = torch.backends.mkldnn.matmul.fp32_precision
+    train(run_spec(**{"runtime.float32_products": "torch"}), tmp_path / "run", [])
+    assert read_json(tmp_path / "run" / "run.json")["machine"]["float32_products"] == "torch"
+    assert torch.backends.mkldnn.matmul.fp32_precision == before
+
+
+def test_both_libraries_train_alike(run_spec, tmp_path):
+    losses = [
+        train(run_spec(**{"runtime.float32_products": name}), tmp_path / name, [])["validation"]["loss"]
+        for name in ("torch", "onednn" if choose_float32_products("auto", CPU) == "onednn" else "torch")
+    ]
+    assert abs(losses[0] - losses[1]) < 1e-4 * losses[0]
