@@ -190,9 +190,9 @@ def test_folder_with_other_files_is_refused_and_untouched(run_spec, tmp_path):
 
 
 def test_non_finite_loss_stops_with_a_report_and_keeps_the_last_good_checkpoint(run_spec, tmp_path, monkeypatch):
-    from noiselaw.train import loop
+    from noiselaw.train import step as step_module
 
-    real = loop.accumulate_gradients
+    real = step_module.accumulate_gradients
     calls = []
 
     def explode(model, *args, **kwargs):
@@ -202,7 +202,7 @@ def test_non_finite_loss_stops_with_a_report_and_keeps_the_last_good_checkpoint(
                 model.lm_head.weight.fill_(float("nan"))
         return real(model, *args, **kwargs)
 
-    monkeypatch.setattr(loop, "accumulate_gradients", explode)
+    monkeypatch.setattr(step_module, "accumulate_gradients", explode)
     with pytest.raises(
         NonFiniteLossError, match=r"loss nan .* at step 15; .*Lower optimizer.learning_rate \(now 0.5\)"
     ):

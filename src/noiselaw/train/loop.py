@@ -14,24 +14,16 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import torch
-from torch import Tensor
 
 from noiselaw.accounting import DEFAULT_CONVENTION, flops_per_token, head_flops_per_token, parameter_counts
-from noiselaw.data.loader import TokenLoader
-from noiselaw.data.order import step_generator
 from noiselaw.data.shards import TokenData, open_tokens
 from noiselaw.files import only_writer, read_json, write_json, write_text
 from noiselaw.metrics import MetricsLog, Row, read_rows
-from noiselaw.model.init import initialise
-from noiselaw.model.transformer import Transformer
-from noiselaw.optim.groups import build_optimizer, set_learning_rate
-from noiselaw.optim.schedule import learning_rate_factor
 from noiselaw.specs import RunSpec
 from noiselaw.train.checkpoint import newest_valid, restore, save_checkpoint
 from noiselaw.train.interrupt import Interrupted, stop_on_signal
 from noiselaw.train.machine import Machine, float32_products
-from noiselaw.train.objective import Objective, build_objective
-from noiselaw.train.step import Precision, accumulate_gradients
+from noiselaw.train.step import StepRecord, Training, train_step
 from noiselaw.train.validation import BoundEstimate, Validator
 from noiselaw.units import bits_per_byte_from_nats_per_token
 
@@ -70,17 +62,12 @@ class Run:
     folder: Path
     facts: dict[str, Any]
     fingerprint: str
-    device: torch.device
-    precision: Precision
-    model: Transformer
-    optimizer: torch.optim.Optimizer
-    objective: Objective
-    loader: TokenLoader
+    training: Training
     validator: Validator
     log: MetricsLog
     step: int
-    pending: list[tuple[int, Tensor, Tensor, float]] = field(default_factory=list)
-    """(step, loss, gradient norm, learning-rate factor) of steps not yet written."""
+    pending: list[StepRecord] = field(default_factory=list)
+    """Steps not yet written."""
     num_live_tokens: int = 0
     """Tokens sent through the head since the process started."""
 
@@ -121,7 +108,10 @@ def _train_to_the_end(run: Run, observers: list[Observer]) -> None:
     first_step = run.step
     with stop_on_signal() as stop, closing(run.log):
         while run.step < spec.schedule.num_steps:
-            _train_step(run)
+            record = train_step(run.training, run.step)
+            run.step = record.step
+            run.num_live_tokens += record.num_live_tokens
+            run.pending.append(record)
             if run.step % FLUSH_STEPS == 0 or run.step in validate_at:
                 _flush(run, observers, _speed_row(run, first_step, started))
             if run.step in validate_at:
@@ -176,38 +166,26 @@ def run_facts(spec: RunSpec, data: TokenData, fingerprint: str) -> dict[str, Any
 
 
 def _prepare(spec: RunSpec, folder: Path, data: TokenData, machine: Machine, observers: list[Observer]) -> Run:
-    device, fingerprint = machine.device, spec.fingerprint(data.fingerprint)
-    precision = Precision(spec.precision)
-    model = Transformer(spec.model, data.vocab_size)
-    initialise(model, spec.init, step_generator(spec.seed, 0, "init"))
-    model.to(device)
-    optimizer = build_optimizer(model, spec.optimizer, spec.model)
+    fingerprint = spec.fingerprint(data.fingerprint)
+    training = Training.build(spec, data, machine.device)
     checkpoint, faults = newest_valid(folder / "checkpoints", fingerprint)
     for fault in faults:
         _tell(observers, fault)
     if checkpoint is not None:
-        restore(checkpoint, model, optimizer)
-    if spec.runtime.compile:
-        for layer in model.model.layers:
-            layer.compile()
-    objective = build_objective(spec.objective, data)
-    facts = run_facts(spec, data, fingerprint) | {"machine": machine.facts(precision.dtype)}
+        restore(checkpoint, training.model, training.optimizer)
+    facts = run_facts(spec, data, fingerprint) | {"machine": machine.facts(training.precision.dtype)}
     write_json(folder / "run.json", facts)
     (folder / "failure.json").unlink(missing_ok=True)
     step = 0 if checkpoint is None else checkpoint.step
+    length = spec.data.sequence_length
     run = Run(
         spec=spec,
         folder=folder,
         facts=facts,
         fingerprint=fingerprint,
-        device=device,
-        precision=precision,
-        model=model,
-        optimizer=optimizer,
-        objective=objective,
-        loader=TokenLoader(data.split("train"), spec.data.sequence_length, spec.batch_sequences, spec.seed),
+        training=training,
         validator=Validator(
-            objective, data.split("validation"), spec.data.sequence_length, spec.validation, _validation_rows(spec)
+            training.objective, data.split("validation"), length, spec.validation, _validation_rows(spec)
         ),
         log=MetricsLog(folder / "metrics.jsonl", step),
         step=step,
@@ -223,41 +201,18 @@ def _validation_rows(spec: RunSpec) -> int:
     return spec.runtime.micro_batch_sequences or max(spec.batch_sequences, enough)
 
 
-def _train_step(run: Run) -> None:
-    spec = run.spec
-    factor = learning_rate_factor(run.step, spec.schedule)
-    set_learning_rate(run.optimizer, factor)
-    tokens = run.loader.batch(run.step)
-    batch = run.objective.training_batch(tokens, step_generator(spec.seed, run.step, "noise"))
-    loss = accumulate_gradients(
-        run.model,
-        run.objective,
-        batch,
-        run.precision,
-        micro_batch_sequences=spec.runtime.micro_batch_sequences or spec.batch_sequences,
-        chunk_tokens=spec.runtime.head_chunk_tokens,
-    )
-    limit = spec.optimizer.clip_norm
-    norm = torch.nn.utils.clip_grad_norm_(run.model.parameters(), math.inf if limit is None else limit)
-    run.optimizer.step()
-    run.optimizer.zero_grad()
-    run.step += 1
-    run.num_live_tokens += int(batch.weight.count_nonzero())  # a host tensor: no synchronisation
-    run.pending.append((run.step, loss, norm, factor))
-
-
 def _flush(run: Run, observers: list[Observer], speed: Row | None = None) -> None:
     """Read the losses of the steps since the last flush, refuse any that is not finite, write the rest."""
     if not run.pending:
         return
-    losses = torch.stack([loss for _, loss, _, _ in run.pending]).tolist()
-    norms = torch.stack([norm for _, _, norm, _ in run.pending]).tolist()
+    losses = torch.stack([record.loss for record in run.pending]).tolist()
+    norms = torch.stack([record.gradient_norm for record in run.pending]).tolist()
     rows = [] if speed is None else [speed]
-    for (step, _, _, factor), loss, norm in zip(run.pending, losses, norms, strict=True):
+    for record, loss, norm in zip(run.pending, losses, norms, strict=True):
         if not (math.isfinite(loss) and math.isfinite(norm)):
-            raise _failure(run, step, loss, norm)
-        rate = run.spec.optimizer.learning_rate * factor
-        rows.append(_row(run, "train", step, loss=loss, gradient_norm=norm, learning_rate=rate))
+            raise _failure(run, record.step, loss, norm)
+        rate = run.spec.optimizer.learning_rate * record.learning_rate_factor
+        rows.append(_row(run, "train", record.step, loss=loss, gradient_norm=norm, learning_rate=rate))
     run.pending.clear()
     _write(run, observers, rows)
 
@@ -273,7 +228,8 @@ def _failure(run: Run, step: int, loss: float, norm: float) -> NonFiniteLossErro
 
 
 def _validate(run: Run, observers: list[Observer]) -> None:
-    estimate: BoundEstimate = run.validator.estimate(run.model, run.precision, run.spec.runtime.head_chunk_tokens)
+    training, chunk_tokens = run.training, run.spec.runtime.head_chunk_tokens
+    estimate: BoundEstimate = run.validator.estimate(training.model, training.precision, chunk_tokens)
     bits = bits_per_byte_from_nats_per_token(estimate.loss, run.facts["bytes_per_token"])
     _write(run, observers, [_row(run, "validation", run.step, **estimate.as_row(), bits_per_byte=bits)])
 
@@ -309,8 +265,8 @@ def _checkpoint(run: Run, observers: list[Observer]) -> None:
     run.log.sync()
     save_checkpoint(
         run.folder / "checkpoints",
-        run.model,
-        run.optimizer,
+        run.training.model,
+        run.training.optimizer,
         step=run.step,
         fingerprint=run.fingerprint,
         keep=run.spec.runtime.keep_checkpoints,

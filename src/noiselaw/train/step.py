@@ -1,5 +1,6 @@
 """One optimiser step: forward, loss, backward over micro-batches, clip, update. No host synchronisation inside."""
 
+import math
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Literal
@@ -7,10 +8,17 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from noiselaw.data.loader import TokenLoader
+from noiselaw.data.order import step_generator
+from noiselaw.data.shards import TokenData
 from noiselaw.head.chunked import vocabulary_loss
 from noiselaw.head.targets import HeadLoss, TokenTargets
+from noiselaw.model.init import initialise
 from noiselaw.model.transformer import Transformer
-from noiselaw.train.objective import NoisyBatch, Objective
+from noiselaw.optim.groups import build_optimizer, set_learning_rate
+from noiselaw.optim.schedule import learning_rate_factor
+from noiselaw.specs import RunSpec
+from noiselaw.train.objective import NoisyBatch, Objective, build_objective
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,3 +84,72 @@ def accumulate_gradients(
         loss.backward()
         total += loss.detach()
     return total
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Training:
+    """What a step works on. Only the states of `model` and `optimizer` change."""
+
+    spec: RunSpec
+    device: torch.device
+    precision: Precision
+    model: Transformer
+    optimizer: torch.optim.Optimizer
+    objective: Objective
+    loader: TokenLoader
+
+    @staticmethod
+    def build(spec: RunSpec, data: TokenData, device: torch.device) -> "Training":
+        """Everything as it stands before the first step."""
+        model = Transformer(spec.model, data.vocab_size)
+        initialise(model, spec.init, step_generator(spec.seed, 0, "init"))
+        model.to(device)
+        optimizer = build_optimizer(model, spec.optimizer, spec.model)
+        if spec.runtime.compile:
+            for layer in model.model.layers:
+                layer.compile()
+        return Training(
+            spec=spec,
+            device=device,
+            precision=Precision(spec.precision),
+            model=model,
+            optimizer=optimizer,
+            objective=build_objective(spec.objective, data),
+            loader=TokenLoader(data.split("train"), spec.data.sequence_length, spec.batch_sequences, spec.seed),
+        )
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class StepRecord:
+    """What one step leaves behind; the tensors are scalars on the device, not yet read."""
+
+    step: int
+    """Steps done, this one included."""
+    loss: Tensor
+    gradient_norm: Tensor
+    """Before clipping."""
+    learning_rate_factor: float
+    num_live_tokens: int
+    """Tokens that went through the head."""
+
+
+def train_step(training: Training, step: int) -> StepRecord:
+    """Do step number `step` = 0, 1, ...: a pure function of it and the states of model and optimiser."""
+    spec = training.spec
+    factor = learning_rate_factor(step, spec.schedule)
+    set_learning_rate(training.optimizer, factor)
+    batch = training.objective.training_batch(training.loader.batch(step), step_generator(spec.seed, step, "noise"))
+    loss = accumulate_gradients(
+        training.model,
+        training.objective,
+        batch,
+        training.precision,
+        micro_batch_sequences=spec.runtime.micro_batch_sequences or spec.batch_sequences,
+        chunk_tokens=spec.runtime.head_chunk_tokens,
+    )
+    limit = spec.optimizer.clip_norm
+    norm = torch.nn.utils.clip_grad_norm_(training.model.parameters(), math.inf if limit is None else limit)
+    training.optimizer.step()
+    training.optimizer.zero_grad()
+    num_live_tokens = int(batch.weight.count_nonzero())  # a host tensor: no synchronisation
+    return StepRecord(step + 1, loss, norm, factor, num_live_tokens)
