@@ -27,6 +27,7 @@ RECIPE = {
         "budget_factor": 2,
         "candidates": [{"num_layers": 1, "width": width, "num_heads": 2} for width in (16, 24, 32)],
     },
+    "num_workers": 2,
     "run": {"validation": {"num_sequences": 32, "num_points": 12, "decades": 1.2}},
 }
 

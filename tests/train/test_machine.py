@@ -1,11 +1,13 @@
 """The machine as a run sees it: which library multiplies float32 matrices, and that it is float32 they come out as."""
 
+import pytest
 import torch
 
 from noiselaw.files import read_json
 from noiselaw.train import machine
 from noiselaw.train.loop import train
 from noiselaw.train.machine import choose_float32_products, float32_products, product_error
+from noiselaw.train.throughput import measure_throughput
 
 CPU = torch.device("cpu")
 
@@ -43,3 +45,11 @@ def test_both_libraries_train_alike(run_spec, tmp_path):
         for name in ("torch", "onednn" if choose_float32_products("auto", CPU) == "onednn" else "torch")
     ]
     assert abs(losses[0] - losses[1]) < 1e-4 * losses[0]
+
+
+def test_throughput_is_measured_and_nothing_written(run_spec, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    found = measure_throughput(run_spec(), seconds=0.2)
+    assert found.tokens_per_second == pytest.approx(found.steps * 4 * 16 / found.seconds)
+    assert found.seconds >= 0.2
+    assert list(tmp_path.iterdir()) == []

@@ -1,5 +1,6 @@
 """`noiselaw train SPEC.yaml [--out DIR] [--key value ...]`: train one model, or continue where it stopped."""
 
+import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -11,6 +12,7 @@ from noiselaw.cli.progress import ProgressBar
 from noiselaw.specs import RunSpec
 from noiselaw.train.loop import Observer
 from noiselaw.train.loop import train as train_run
+from noiselaw.train.throughput import measure_throughput
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,12 +29,17 @@ class TrainArguments:
     """Run folder; by default runs/NAME, or the spec's own folder when SPEC is the spec.json of a run."""
     quiet: bool = False
     """No progress bar."""
+    measure: float | None = None
+    """Only measure: train for so many seconds, write nothing, print the throughput as JSON."""
 
 
 def train(arguments: list[str]) -> None:
     """Read the command line, train, print the result."""
     parsed, overrides = tyro.cli(TrainArguments, prog="noiselaw train", args=arguments, return_unknown_args=True)
     spec = read_with_overrides(RunSpec, parsed.spec, overrides)
+    if parsed.measure is not None:
+        print(json.dumps(measure_throughput(spec, parsed.measure).record()))
+        return
     folder = parsed.out or (parsed.spec.parent if parsed.spec.name == "spec.json" else Path("runs") / spec.name)
     observers: list[Observer] = [] if parsed.quiet else [ProgressBar()]
     if spec.runtime.tensorboard:

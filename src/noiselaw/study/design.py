@@ -73,7 +73,7 @@ class StudySpec(Spec):
     run: dict[str, Any]
     """Settings every run shares: any key of a run's spec that the study does not decide itself."""
     num_workers: int | None = Field(default=None, gt=0)
-    """Runs side by side, each on its own share of the cores; None: one per core."""
+    """Runs side by side, each on its own share of the cores; None: as many as a short measurement finds fastest."""
 
     @model_validator(mode="after")
     def _groups_are_known(self) -> Self:

@@ -20,6 +20,7 @@ from noiselaw.metrics import read_rows
 from noiselaw.study.collect import curve_rows, loss_curves, machine_facts, throughput_rows, write_csv
 from noiselaw.study.design import PlannedRun, Site, StudySpec, grid_runs, model_spec, planned_run
 from noiselaw.study.executors.local import execute, log_tail
+from noiselaw.study.layout import choose_layout
 from noiselaw.study.ledger import RunState, Status, read_state
 
 
@@ -55,7 +56,8 @@ def _run_stages(study: StudySpec, folder: Path, display: Display) -> None:
     site = Site(study, folder, data)
     grid = grid_runs(site)
     with _timed(folder, "grid"):
-        run_all(study, grid, "grid", display)
+        num_workers = study.num_workers or choose_layout(folder, grid, display.say)
+        run_all(grid, num_workers, "grid", display)
     write_tables(folder, grid)
     fits = fit_isoflop(loss_curves(grid), study.budgets_flops)
     write_json(folder / "laws.json", to_json(fits, DEFAULT_CONVENTION))
@@ -63,7 +65,7 @@ def _run_stages(study: StudySpec, folder: Path, display: Display) -> None:
         display.say(f"{group}: {describe_law(fit)}")
     confirmation = plan_confirmation(site, fits)
     with _timed(folder, "confirmation"):
-        run_all(study, list(confirmation.values()), "confirmation", display)
+        run_all(list(confirmation.values()), num_workers, "confirmation", display)
     write_tables(folder, [*grid, *confirmation.values()])
     for group, result in compare(folder, confirmation).items():
         display.say(
@@ -101,13 +103,13 @@ def prepare_data(study: StudySpec, folder: Path, display: Display) -> TokenData:
     return data
 
 
-def run_all(study: StudySpec, runs: list[PlannedRun], stage: str, display: Display) -> None:
+def run_all(runs: list[PlannedRun], num_workers: int, stage: str, display: Display) -> None:
     """Execute the runs that are not done. Raises RunsFailedError naming those that did not finish."""
     left = [run for run in runs if read_state(run).status is not Status.DONE]
     if not left:
         return
     display.say(f"{stage}: {len(left)} of {len(runs)} runs to do")
-    exits = execute(left, study.num_workers, lambda: display.update(stage, [read_state(run) for run in runs]))
+    exits = execute(left, num_workers, lambda: display.update(stage, [read_state(run) for run in runs]))
     failed = [exit_ for exit_ in exits if exit_.code != 0]
     if failed:
         reports = "\n".join(f"{exit_.run.folder} (exit {exit_.code}):\n{log_tail(exit_.run)}" for exit_ in failed)

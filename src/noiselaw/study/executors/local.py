@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
+from typing import IO
 
 from noiselaw.study.design import PlannedRun
 
@@ -32,15 +33,19 @@ class _Worker:
     cores: tuple[int, ...]
 
 
-def execute(runs: list[PlannedRun], num_workers: int | None, on_poll: Callable[[], None]) -> list[Exit]:
-    """Train every run, `num_workers` at a time (None: one per core); `on_poll` is called every second.
+def core_shares(num_workers: int) -> list[tuple[int, ...]]:
+    """This process's cores, dealt out to so many workers."""
+    cores = available_cores()
+    return [tuple(cores[index::num_workers]) for index in range(num_workers)]
+
+
+def execute(runs: list[PlannedRun], num_workers: int, on_poll: Callable[[], None]) -> list[Exit]:
+    """Train every run, `num_workers` at a time; `on_poll` is called every second.
 
     Each run is `noiselaw train RUN/spec.json` in a process of its own, its output in RUN/log.txt. When this process is
     interrupted or killed, its runs save a checkpoint and stop; calling it again continues them.
     """
-    cores = _available_cores()
-    num_workers = min(num_workers or len(cores), len(cores), max(1, len(runs)))
-    shares = [tuple(cores[index::num_workers]) for index in range(num_workers)]
+    shares = core_shares(min(num_workers, len(available_cores()), max(1, len(runs))))
     waiting, working, exits = list(runs), list[_Worker](), list[Exit]()
     try:
         while waiting or working:
@@ -74,18 +79,23 @@ def _start(run: PlannedRun, cores: tuple[int, ...]) -> subprocess.Popen[bytes]:
     spec = run.spec.model_copy(update={"runtime": runtime})
     spec_path = run.folder / "spec.json"
     spec_path.write_text(spec.model_dump_json(indent=1) + "\n", encoding="utf-8")
-    command = [sys.executable, "-m", "noiselaw.cli", "train", str(spec_path), "--out", str(run.folder)]
-    environment = {**os.environ, "OMP_NUM_THREADS": str(len(cores))}
     with (run.folder / "log.txt").open("ab") as log:
-        return subprocess.Popen(  # noqa: S603 (our own interpreter, our own arguments)
-            command,
-            stdout=log,
-            stderr=subprocess.STDOUT,
-            stdin=subprocess.DEVNULL,
-            env=environment,
-            start_new_session=True,
-            preexec_fn=lambda: _enter(cores),  # noqa: PLW1509 (this process starts no threads before)
-        )
+        return start_training([str(spec_path), "--out", str(run.folder)], cores, output=log, errors=log)
+
+
+def start_training(
+    arguments: list[str], cores: tuple[int, ...], *, output: IO[bytes] | int, errors: IO[bytes] | int
+) -> subprocess.Popen[bytes]:
+    """`noiselaw train ARGUMENTS` as a process of its own on `cores`, which ends when this one does."""
+    return subprocess.Popen(  # noqa: S603 (our own interpreter, our own arguments)
+        [sys.executable, "-m", "noiselaw.cli", "train", *arguments],
+        stdout=output,
+        stderr=errors,
+        stdin=subprocess.DEVNULL,
+        env={**os.environ, "OMP_NUM_THREADS": str(len(cores))},
+        start_new_session=True,
+        preexec_fn=lambda: _enter(cores),  # noqa: PLW1509 (this process starts no threads before)
+    )
 
 
 def _enter(cores: tuple[int, ...]) -> None:
@@ -107,7 +117,8 @@ def _stop(workers: list[_Worker]) -> None:
             worker.process.kill()
 
 
-def _available_cores() -> list[int]:
+def available_cores() -> list[int]:
+    """The cores this process may use."""
     if sys.platform == "linux":
         return sorted(os.sched_getaffinity(0))
     return list(range(os.cpu_count() or 1))
