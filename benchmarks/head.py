@@ -9,27 +9,15 @@ milliseconds, the ratio to the bare products and the peak of extra memory, with 
 
 import argparse
 import math
-import platform
-import time
-from collections.abc import Callable
-from pathlib import Path
 
 import torch
+from harness import Job, best_seconds, machine, peak_megabytes
 from torch import Tensor
-from torch.profiler import ProfilerActivity, profile
 
 from noiselaw.head import TokenTargets, reference_loss, vocabulary_loss
 from noiselaw.noise import HybridMixing, NoiseProcess, sample_log_snr
 
 MASK_ID = 0
-
-
-def cpu_name() -> str:
-    """The processor's name where the system tells it."""
-    cpuinfo = Path("/proc/cpuinfo")
-    lines = cpuinfo.read_text(encoding="utf-8").splitlines() if cpuinfo.exists() else []
-    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor() or platform.machine()
 
 
 def mixings(vocab_size: int) -> dict[str, HybridMixing | None]:
@@ -53,7 +41,7 @@ def make_targets(mixing: HybridMixing | None, vocab_size: int, num_tokens: int) 
     return TokenTargets(clean, noisy, log_snr, torch.ones(num_tokens), mixing, MASK_ID)
 
 
-def jobs(arguments: argparse.Namespace) -> dict[str, Callable[[], object]]:
+def jobs(arguments: argparse.Namespace) -> dict[str, Job]:
     """Everything that is timed, by name."""
     vocab_size, width, num_tokens = arguments.vocab_size, arguments.width, arguments.tokens
     dtype = getattr(torch, arguments.dtype)
@@ -73,41 +61,13 @@ def jobs(arguments: argparse.Namespace) -> dict[str, Callable[[], object]]:
         result = vocabulary_loss(hidden, weight, 1.0, targets, arguments.chunk_tokens)
         return torch.autograd.grad(result.loss, (hidden, weight))
 
-    timed: dict[str, Callable[[], object]] = {"three bare products": products}
+    timed: dict[str, Job] = {"three bare products": products}
     for name, mixing in mixings(vocab_size).items():
         targets = make_targets(mixing, vocab_size, num_tokens)
         if not arguments.skip_full:
             timed[f"{name}: full logits"] = lambda targets=targets: full(targets)
         timed[f"{name}: chunked"] = lambda targets=targets: chunked(targets)
     return timed
-
-
-def best_seconds(timed: dict[str, Callable[[], object]], num_rounds: int) -> dict[str, float]:
-    """Best wall time of each job, rounds interleaved so that a busy machine troubles all of them alike."""
-    best = dict.fromkeys(timed, math.inf)
-    for _ in range(num_rounds):
-        for name, job in timed.items():
-            started = time.perf_counter()
-            job()
-            best[name] = min(best[name], time.perf_counter() - started)
-    return best
-
-
-def peak_megabytes(job: Callable[[], object]) -> float:
-    """Largest sum of what the job holds at one time, from the allocator's own events."""
-    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as recorded:
-        job()
-    # Allocations are events named [memory]; the profiler gives no running total on a CPU.
-    steps = sorted(
-        (event.start_ns(), event.nbytes())
-        for event in recorded.profiler.kineto_results.events()
-        if event.name() == "[memory]"
-    )
-    held, peak = 0, 0
-    for _, num_bytes in steps:
-        held += num_bytes
-        peak = max(peak, held)
-    return peak / 2**20
 
 
 def main() -> None:
@@ -125,7 +85,7 @@ def main() -> None:
     timed = jobs(arguments)
     best = best_seconds(timed, arguments.rounds)
     floor = best["three bare products"]
-    print(f"{cpu_name()}, {arguments.threads} thread(s), torch {torch.__version__}, {arguments.dtype}")
+    print(f"{machine()}, {arguments.dtype}")
     print(
         f"V {arguments.vocab_size}, d {arguments.width}, N {arguments.tokens}, chunks of {arguments.chunk_tokens}, "
         f"best of {arguments.rounds}"

@@ -1,0 +1,53 @@
+"""What the benchmarks share: interleaved timing, peak memory, the machine's name."""
+
+import math
+import platform
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import torch
+from torch.profiler import ProfilerActivity, profile
+
+Job = Callable[[], object]
+
+
+def machine() -> str:
+    """Processor, threads and versions, for the head of a table."""
+    return f"{cpu_name()}, {torch.get_num_threads()} thread(s), torch {torch.__version__}"
+
+
+def cpu_name() -> str:
+    """The processor's name where the system tells it."""
+    cpuinfo = Path("/proc/cpuinfo")
+    lines = cpuinfo.read_text(encoding="utf-8").splitlines() if cpuinfo.exists() else []
+    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor() or platform.machine()
+
+
+def best_seconds(timed: Mapping[str, Job], num_rounds: int) -> dict[str, float]:
+    """Best wall time of each job, rounds interleaved so that a busy machine troubles all of them alike."""
+    best = dict.fromkeys(timed, math.inf)
+    for _ in range(num_rounds):
+        for name, job in timed.items():
+            started = time.perf_counter()
+            job()
+            best[name] = min(best[name], time.perf_counter() - started)
+    return best
+
+
+def peak_megabytes(job: Job) -> float:
+    """Largest sum of what the job holds at one time, from the allocator's own events."""
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as recorded:
+        job()
+    # Allocations are events named [memory]; the profiler gives no running total on a CPU.
+    steps = sorted(
+        (event.start_ns(), event.nbytes())
+        for event in recorded.profiler.kineto_results.events()
+        if event.name() == "[memory]"
+    )
+    held, peak = 0, 0
+    for _, num_bytes in steps:
+        held += num_bytes
+        peak = max(peak, held)
+    return peak / 2**20

@@ -1,0 +1,193 @@
+"""A whole training step on a CPU: this project's against the published computation, and against bare matrix products.
+
+"published" is the published computation of this very loss, written anew: corruption by drawing from the [V] marginal of
+every token, all logits, divergences over the vocabulary by their definitions, autograd through all of it, torch's own
+matrix products. It runs on this project's transformer and optimiser, so what those save is not counted.
+"products" are the step's matrix products alone, of the same shapes, forward and backward, by the faster library: the
+floor of any implementation. All variants run interleaved in one process.
+
+    python benchmarks/step.py --noise balanced
+"""
+
+import argparse
+import copy
+from dataclasses import dataclass, replace
+
+import torch
+from harness import Job, best_seconds, machine, peak_megabytes
+from torch import Tensor
+
+from noiselaw.accounting import flops_per_token, head_flops_per_token
+from noiselaw.data.order import step_generator
+from noiselaw.head import reference_loss
+from noiselaw.model.init import initialise
+from noiselaw.model.transformer import Transformer
+from noiselaw.noise.process import build_process
+from noiselaw.optim.groups import build_optimizer
+from noiselaw.specs import DiffusionSpec, RunSpec, parse_spec
+from noiselaw.train.machine import float32_products
+from noiselaw.train.objective import DiffusionObjective
+from noiselaw.train.step import Precision, Training, head_targets, train_step
+
+MASK_ID, EMPTY_ID, FIRST_TOKEN = 1, 2, 3
+
+
+@dataclass(frozen=True)
+class RandomTokens:
+    """A loader without data: all tokens alike."""
+
+    vocab_size: int
+    shape: tuple[int, int]
+
+    def batch(self, step: int) -> Tensor:
+        return torch.randint(FIRST_TOKEN, self.vocab_size, self.shape, generator=step_generator(0, step, "tokens"))
+
+
+def make_training(arguments: argparse.Namespace, precision: str, *, compiled: bool) -> Training:
+    """A training of the benchmark's shape, with random tokens for data."""
+    values = {
+        "data": {"path": "none", "sequence_length": arguments.length},
+        "model": {"num_layers": arguments.layers, "width": arguments.width, "num_heads": arguments.width // 64},
+        "objective": {"kind": "diffusion", "noise": arguments.noise},
+        "batch_sequences": arguments.batch,
+        "optimizer": {"kind": "adamw"},
+        "schedule": {"num_steps": 10**6},
+        "precision": precision,
+        "runtime": {"compile": compiled},
+    }
+    spec = parse_spec(RunSpec, values, "benchmark")
+    assert isinstance(spec.objective, DiffusionSpec)
+    model = Transformer(spec.model, arguments.vocab_size)
+    initialise(model, spec.init, step_generator(0, 0, "init"))
+    if compiled:
+        for layer in model.model.layers:
+            layer.compile()
+    noise = spec.objective
+    process = build_process(
+        noise.noise, arguments.vocab_size, MASK_ID, noise.min_log_snr, noise.max_log_snr, token_frequencies=None
+    )
+    return Training(
+        spec=spec,
+        device=torch.device("cpu"),
+        precision=Precision(spec.precision),
+        model=model,
+        optimizer=build_optimizer(model, spec.optimizer, spec.model),
+        objective=DiffusionObjective(noise, process, EMPTY_ID),
+        loader=RandomTokens(arguments.vocab_size, (arguments.batch, arguments.length)),
+    )
+
+
+def step_job(training: Training, library: str) -> Job:
+    """One step after another, with float32 products by `library`."""
+    step = 0
+
+    def job() -> None:
+        nonlocal step
+        with float32_products(library):
+            step = train_step(training, step).step
+
+    return job
+
+
+def published_job(training: Training) -> Job:
+    """The published computation of the same loss, step after step."""
+    model, objective = training.model, training.objective
+    assert isinstance(objective, DiffusionObjective)
+
+    def job() -> None:
+        tokens = training.loader.batch(0)
+        batch = objective.training_batch(tokens, step_generator(0, 0, "noise"))
+        marginal = objective.process.marginal(tokens, batch.log_snr)
+        noisy = torch.multinomial(marginal.flatten(0, 1), 1).view_as(tokens)
+        # Where the [V]-wide draw gives the same token that ours would, the rest of the step is the same work.
+        batch = replace(batch, inputs=torch.where(batch.weight > 0, noisy, batch.inputs))
+        hidden = model(batch.inputs, batch.attention()).flatten(0, 1)
+        loss = reference_loss(hidden, model.lm_head.weight, model.head_multiplier, head_targets(objective, batch)).loss
+        (loss / tokens.numel()).backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        training.optimizer.step()
+        training.optimizer.zero_grad()
+
+    return job
+
+
+def products_job(arguments: argparse.Namespace, dtype: torch.dtype) -> Job:
+    """All matrix products of a step, forward and both backward: blocks, attention, and the head for live tokens."""
+    width, num_tokens, heads = arguments.width, arguments.batch * arguments.length, arguments.width // 64
+    live = make_training(arguments, "float32", compiled=False)
+    batch = live.objective.training_batch(live.loader.batch(0), step_generator(0, 0, "noise"))
+    num_live = int(batch.weight.count_nonzero())
+    linear = [(num_tokens, width, width)] * 4 + [(num_tokens, width, 4 * width), (num_tokens, 4 * width, width)]
+    pairs = [(torch.randn(n, k).to(dtype), torch.randn(m, k).to(dtype)) for n, k, m in linear]
+    head = torch.randn(num_live, width).to(dtype), torch.randn(arguments.vocab_size, width).to(dtype)
+    query = torch.randn(arguments.batch * heads, arguments.length, 64).to(dtype)
+
+    def both_ways(x: Tensor, weight: Tensor) -> None:
+        out = x @ weight.mT
+        out @ weight
+        out.mT @ x
+
+    def job() -> None:
+        with torch.no_grad(), float32_products("onednn"):
+            for _ in range(arguments.layers):
+                for x, weight in pairs:
+                    both_ways(x, weight)
+                both_ways(query, query)
+                both_ways(query, query)
+            chunk = 1024
+            for start in range(0, num_live, chunk):
+                both_ways(head[0][start : start + chunk], head[1])
+
+    return job
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--noise", default="balanced")
+    parser.add_argument("--layers", type=int, default=6)
+    parser.add_argument("--width", type=int, default=256)
+    parser.add_argument("--vocab-size", type=int, default=8192)
+    parser.add_argument("--length", type=int, default=256)
+    parser.add_argument("--batch", type=int, default=16)
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--skip-compile", action="store_true", help="leave out the compiled steps")
+    arguments = parser.parse_args()
+    torch.set_num_threads(arguments.threads)
+
+    plain = make_training(arguments, "float32", compiled=False)
+    jobs: dict[str, Job] = {
+        "published, eager float32": published_job(copy.deepcopy(plain)),
+        "float32, torch's products": step_job(copy.deepcopy(plain), "torch"),
+        "float32": step_job(plain, "onednn"),
+        "bfloat16": step_job(make_training(arguments, "bfloat16", compiled=False), "onednn"),
+    }
+    if not arguments.skip_compile:
+        jobs["float32, compiled blocks"] = step_job(make_training(arguments, "float32", compiled=True), "onednn")
+        jobs["bfloat16, compiled blocks"] = step_job(make_training(arguments, "bfloat16", compiled=True), "onednn")
+    jobs["products alone, float32"] = products_job(arguments, torch.float32)
+    jobs["products alone, bfloat16"] = products_job(arguments, torch.bfloat16)
+    for job in jobs.values():
+        job()
+    best = best_seconds(jobs, arguments.rounds)
+    num_tokens = arguments.batch * arguments.length
+    baseline = best["published, eager float32"]
+    shape = plain.spec.model.shape(arguments.vocab_size)
+    gflop = num_tokens * (flops_per_token(shape, arguments.length) + head_flops_per_token(shape)) / 1e9
+    print(machine())
+    print(
+        f"{arguments.noise} noise, {arguments.layers} layers x {arguments.width}, V {arguments.vocab_size}, "
+        f"{arguments.batch} x {arguments.length} tokens, AdamW, best of {arguments.rounds}; "
+        f"{gflop:.0f} GFLOP a step with the head on every token"
+    )
+    print(f"{'':28s}{'ms':>9s}{'tokens/s':>10s}{'x published':>13s}{'products/step':>15s}{'peak MB':>9s}")
+    for name, seconds in best.items():
+        floor = best["products alone, bfloat16" if name.startswith("bfloat16") else "products alone, float32"]
+        print(
+            f"{name:28s}{1e3 * seconds:9.1f}{num_tokens / seconds:10,.0f}{baseline / seconds:13.2f}"
+            f"{floor / seconds:15.2f}{peak_megabytes(jobs[name]):9.0f}"
+        )
+
+
+if __name__ == "__main__":
+    main()
