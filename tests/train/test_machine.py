@@ -3,6 +3,7 @@
 import torch
 
 from noiselaw.files import read_json
+from noiselaw.head.kernels import describe_kernel
 from noiselaw.train import machine
 from noiselaw.train.loop import train
 from noiselaw.train.machine import choose_float32_products, float32_products, product_error
@@ -43,3 +44,12 @@ def test_both_libraries_train_alike(run_spec, tmp_path):
         for name in ("torch", "onednn" if choose_float32_products("auto", CPU) == "onednn" else "torch")
     ]
     assert abs(losses[0] - losses[1]) < 1e-4 * losses[0]
+
+
+def test_a_run_records_its_head_kernel_and_both_train_alike(run_spec, tmp_path):
+    losses = {}
+    for name in ("torch", "auto"):
+        folder = tmp_path / name
+        losses[name] = train(run_spec(**{"runtime.head_kernel": name}), folder, [])["validation"]["loss"]
+        assert read_json(folder / "run.json")["machine"]["head_kernel"] == describe_kernel(name, CPU)
+    assert abs(losses["torch"] - losses["auto"]) < 1e-4 * losses["torch"]

@@ -17,8 +17,17 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from noiselaw.head.closedform import TokenLosses
-from noiselaw.head.kernels import KernelName, build_kernel
+from noiselaw.head.kernels import build_kernel
 from noiselaw.head.targets import HeadLoss, TokenTargets, statistics_dtype
+from noiselaw.specs import HeadKernel
+
+CHUNK_BYTES = {"cpu": 2**28, "cuda": 2**30}
+"""Logits of one chunk by default: enough tokens that reading the head again for each chunk costs next to nothing."""
+
+
+def default_chunk_tokens(vocab_size: int, dtype: torch.dtype, device: torch.device) -> int:
+    """Tokens of a chunk whose logits in `dtype` take CHUNK_BYTES."""
+    return max(1, CHUNK_BYTES.get(device.type, CHUNK_BYTES["cpu"]) // (vocab_size * dtype.itemsize))
 
 
 def vocabulary_loss(
@@ -27,7 +36,8 @@ def vocabulary_loss(
     multiplier: float,
     targets: TokenTargets,
     chunk_tokens: int,
-    kernel: KernelName = "auto",
+    *,
+    kernel: HeadKernel = "auto",
 ) -> HeadLoss:
     """Loss of logits = multiplier * hidden @ weight.T against `targets`, for `hidden` [N, d] and `weight` [V, d]: nats.
 
@@ -68,7 +78,7 @@ class _Plan:
     multiplier: float
     targets: TokenTargets
     chunk_tokens: int
-    kernel: KernelName
+    kernel: HeadKernel
     by_hidden: bool
     """Whether the gradient by the hidden states is wanted."""
     by_weight: bool
@@ -109,6 +119,8 @@ def _run_chunks(hidden: Tensor, weight: Tensor, plan: _Plan) -> tuple[TokenLosse
     kernel = build_kernel(plan.kernel, plan.targets, plan.multiplier, logits, wants_gradient=wants_gradient)
     grad_hidden = torch.empty_like(hidden) if plan.by_hidden else None
     grad_weight = torch.zeros_like(weight, dtype=statistics_dtype(hidden)) if plan.by_weight else None
+    is_exact = grad_weight is None or grad_weight.dtype == weight.dtype
+    product = None if is_exact else torch.empty_like(weight)
     # One empty chunk where no token is live, so that the gradients are zero and not missing.
     for start in range(0, max(len(hidden), 1), plan.chunk_tokens):
         rows = slice(start, start + plan.chunk_tokens)
@@ -118,14 +130,9 @@ def _run_chunks(hidden: Tensor, weight: Tensor, plan: _Plan) -> tuple[TokenLosse
         kernel.process(gradient, rows)
         if grad_hidden is not None:
             torch.mm(gradient, weight, out=grad_hidden[rows])
-        if grad_weight is not None:
-            _accumulate(grad_weight, gradient.T, chunk)
+        if grad_weight is not None and product is not None:
+            # A low-precision product is rounded once per chunk, the running sum never.
+            grad_weight.add_(torch.mm(gradient.T, chunk, out=product))
+        elif grad_weight is not None:
+            grad_weight.addmm_(gradient.T, chunk)
     return kernel.losses(), grad_hidden, grad_weight
-
-
-def _accumulate(total: Tensor, left: Tensor, right: Tensor) -> None:
-    """Add left @ right to `total`. A low-precision product is rounded once per chunk, the running sum never."""
-    if total.dtype == left.dtype:
-        total.addmm_(left, right)
-    else:
-        total.add_(left @ right)

@@ -1,4 +1,4 @@
-"""The two passes over a chunk's logits as PyTorch operators: for any device and dtype, and what faster kernels must equal.
+"""The two passes over a chunk's logits as PyTorch operators: on any device, and what faster kernels must equal.
 
 Shapes: C tokens of one chunk, V vocabulary.
 """

@@ -10,9 +10,8 @@ Kernels of two passes leave what lies between them, n numbers per token, to `clo
 """
 
 import logging
-from dataclasses import dataclass
 from functools import cache
-from typing import Literal, Protocol
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -30,9 +29,7 @@ from noiselaw.head.elementwise import TorchPasses
 from noiselaw.head.library import Library, find_library
 from noiselaw.head.native import DTYPES, NativeKernel
 from noiselaw.head.targets import TokenTargets
-
-KernelName = Literal["auto", "torch", "native"]
-"""auto: native where this machine can run it, else torch."""
+from noiselaw.specs import HeadKernel
 
 
 class HeadKernelError(ValueError):
@@ -85,7 +82,7 @@ class TwoPassKernel:
 
 
 def build_kernel(
-    name: KernelName, targets: TokenTargets, multiplier: float, logits: Tensor, *, wants_gradient: bool
+    name: HeadKernel, targets: TokenTargets, multiplier: float, logits: Tensor, *, wants_gradient: bool
 ) -> ChunkKernel:
     """The kernel `name` for chunks like `logits` [C, V] or shorter.
 
@@ -99,14 +96,14 @@ def build_kernel(
     return TwoPassKernel(TorchPasses(targets.mixing, logits), targets, multiplier, wants_gradient=wants_gradient)
 
 
-def describe_kernel(name: KernelName, device: torch.device) -> str:
-    """The kernel that `name` stands for on `device`, in words for a record. Raises HeadKernelError as `build_kernel`."""
+def describe_kernel(name: HeadKernel, device: torch.device) -> str:
+    """What `name` stands for on `device`, in words for a record. Raises HeadKernelError as `build_kernel`."""
     native = None if name == "torch" else _native(name, device.type)
     return "torch" if native is None else f"native ({native.compiler})"
 
 
 @cache
-def _native(name: KernelName, device_type: str) -> Library | None:
+def _native(name: HeadKernel, device_type: str) -> Library | None:
     """The native kernel of the device, None where `auto` has to do without; that is said once."""
     found = find_library() if device_type == "cpu" else f"there is none for {device_type}"
     if isinstance(found, Library):

@@ -1,7 +1,7 @@
 """`kernel.cpp` as a loaded library: compiled on first use for this very processor, kept in the user's cache.
 
-The source needs no headers but the compiler's own and takes about a second. The library's name is a digest of all that
-it depends on: source, compiler, flags, processor. It is written whole or not at all, so that processes which build it at
+The source needs no headers but the compiler's own and takes about a second. The library's name is a digest of all it
+depends on: source, compiler, flags, processor. It is written whole or not at all, so that processes which build it at
 the same time do not disturb each other. It uses the OpenMP threads that torch has loaded; linking another OpenMP would
 give each its own threads, spinning on the same cores.
 """
@@ -53,12 +53,17 @@ def find_library() -> Library | str:
 
 
 def cache_folder() -> Path:
-    """NOISELAW_CACHE, by default `noiselaw` in the user's cache folder (XDG_CACHE_HOME, by default ~/.cache)."""
+    """NOISELAW_CACHE, by default `noiselaw` in the user's cache folder (XDG_CACHE_HOME, by default ~/.cache).
+
+    Raises BuildError for a user without a home.
+    """
     chosen = os.environ.get("NOISELAW_CACHE")
     if chosen:
         return Path(chosen)
-    caches = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
-    return Path(caches) / "noiselaw"
+    try:
+        return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "noiselaw"
+    except RuntimeError as error:
+        raise BuildError(f"{error} set NOISELAW_CACHE") from None
 
 
 def find_compiler() -> list[str]:

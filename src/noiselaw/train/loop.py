@@ -31,7 +31,7 @@ from noiselaw.train.checkpoint import newest_valid, restore, save_checkpoint
 from noiselaw.train.interrupt import Interrupted, stop_on_signal
 from noiselaw.train.machine import Machine, float32_products
 from noiselaw.train.objective import Objective, build_objective
-from noiselaw.train.step import Precision, accumulate_gradients
+from noiselaw.train.step import HeadSettings, Precision, accumulate_gradients
 from noiselaw.train.validation import BoundEstimate, Validator
 from noiselaw.units import bits_per_byte_from_nats_per_token
 
@@ -72,6 +72,7 @@ class Run:
     fingerprint: str
     device: torch.device
     precision: Precision
+    head: HeadSettings
     model: Transformer
     optimizer: torch.optim.Optimizer
     objective: Objective
@@ -202,6 +203,7 @@ def _prepare(spec: RunSpec, folder: Path, data: TokenData, machine: Machine, obs
         fingerprint=fingerprint,
         device=device,
         precision=precision,
+        head=HeadSettings.of(spec.runtime, data.vocab_size, precision, device),
         model=model,
         optimizer=optimizer,
         objective=objective,
@@ -235,7 +237,7 @@ def _train_step(run: Run) -> None:
         batch,
         run.precision,
         micro_batch_sequences=spec.runtime.micro_batch_sequences or spec.batch_sequences,
-        chunk_tokens=spec.runtime.head_chunk_tokens,
+        head=run.head,
     )
     limit = spec.optimizer.clip_norm
     norm = torch.nn.utils.clip_grad_norm_(run.model.parameters(), math.inf if limit is None else limit)
@@ -273,7 +275,7 @@ def _failure(run: Run, step: int, loss: float, norm: float) -> NonFiniteLossErro
 
 
 def _validate(run: Run, observers: list[Observer]) -> None:
-    estimate: BoundEstimate = run.validator.estimate(run.model, run.precision, run.spec.runtime.head_chunk_tokens)
+    estimate: BoundEstimate = run.validator.estimate(run.model, run.precision, run.head)
     bits = bits_per_byte_from_nats_per_token(estimate.loss, run.facts["bytes_per_token"])
     _write(run, observers, [_row(run, "validation", run.step, **estimate.as_row(), bits_per_byte=bits)])
 

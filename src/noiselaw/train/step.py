@@ -7,9 +7,10 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from noiselaw.head.chunked import vocabulary_loss
+from noiselaw.head.chunked import default_chunk_tokens, vocabulary_loss
 from noiselaw.head.targets import HeadLoss, TokenTargets
 from noiselaw.model.transformer import Transformer
+from noiselaw.specs import HeadKernel, RuntimeSpec
 from noiselaw.train.objective import NoisyBatch, Objective
 
 
@@ -29,6 +30,20 @@ class Precision:
         return torch.bfloat16 if self.name == "bfloat16" else torch.float32
 
 
+@dataclass(frozen=True, slots=True)
+class HeadSettings:
+    """How the vocabulary head computes; none of it changes what it computes."""
+
+    chunk_tokens: int
+    """Tokens whose logits are alive at one time."""
+    kernel: HeadKernel
+
+    @staticmethod
+    def of(runtime: RuntimeSpec, vocab_size: int, precision: Precision, device: torch.device) -> "HeadSettings":
+        chunk_tokens = runtime.head_chunk_tokens or default_chunk_tokens(vocab_size, precision.dtype, device)
+        return HeadSettings(chunk_tokens, runtime.head_kernel)
+
+
 def head_targets(objective: Objective, batch: NoisyBatch) -> TokenTargets:
     """The flattened targets of a batch for the vocabulary head."""
     return TokenTargets(
@@ -42,7 +57,7 @@ def head_targets(objective: Objective, batch: NoisyBatch) -> TokenTargets:
 
 
 def batch_loss(
-    model: Transformer, objective: Objective, batch: NoisyBatch, precision: Precision, chunk_tokens: int
+    model: Transformer, objective: Objective, batch: NoisyBatch, precision: Precision, head: HeadSettings
 ) -> HeadLoss:
     """Model and head on one batch, on the model's device: the weighted loss sum and each token's terms, nats."""
     batch = batch.to(model.lm_head.weight.device)
@@ -51,7 +66,8 @@ def batch_loss(
     # The last norm runs in float32; the head's products run in the dtype of what they are given.
     hidden = hidden.flatten(0, 1).to(precision.dtype)
     targets = head_targets(objective, batch)
-    return vocabulary_loss(hidden, model.lm_head.weight, model.head_multiplier, targets, chunk_tokens)
+    weight, multiplier = model.lm_head.weight, model.head_multiplier
+    return vocabulary_loss(hidden, weight, multiplier, targets, head.chunk_tokens, kernel=head.kernel)
 
 
 def accumulate_gradients(
@@ -61,7 +77,7 @@ def accumulate_gradients(
     precision: Precision,
     *,
     micro_batch_sequences: int,
-    chunk_tokens: int,
+    head: HeadSettings,
 ) -> Tensor:
     """Add the gradient of the batch's loss to the model's; return the loss, a scalar on the model's device.
 
@@ -72,7 +88,7 @@ def accumulate_gradients(
     total = torch.zeros((), device=model.lm_head.weight.device)
     for start in range(0, len(batch.inputs), micro_batch_sequences):
         part = batch.rows(start, start + micro_batch_sequences)
-        loss = batch_loss(model, objective, part, precision, chunk_tokens).loss / batch.inputs.numel()
+        loss = batch_loss(model, objective, part, precision, head).loss / batch.inputs.numel()
         loss.backward()
         total += loss.detach()
     return total
