@@ -27,7 +27,7 @@ from noiselaw.optim.groups import build_optimizer
 from noiselaw.specs import DiffusionSpec, RunSpec, parse_spec
 from noiselaw.train.machine import float32_products
 from noiselaw.train.objective import DiffusionObjective
-from noiselaw.train.step import Precision, Training, head_targets, train_step
+from noiselaw.train.step import HeadSettings, Precision, Training, head_targets, train_step
 
 MASK_ID, EMPTY_ID, FIRST_TOKEN = 1, 2, 3
 
@@ -73,6 +73,7 @@ def make_training(arguments: argparse.Namespace, precision: str, *, compiled: bo
         model=model,
         optimizer=build_optimizer(model, spec.optimizer, spec.model),
         objective=DiffusionObjective(noise, process, EMPTY_ID),
+        head=HeadSettings.of(spec.runtime, arguments.vocab_size, Precision(spec.precision), torch.device("cpu")),
         loader=RandomTokens(arguments.vocab_size, (arguments.batch, arguments.length)),
     )
 

@@ -30,6 +30,7 @@ NOISE_SHIFTS: dict[str, float] = {
 AUTOREGRESSIVE = "autoregressive"
 
 Float32Products = Literal["auto", "torch", "onednn"]
+HeadKernel = Literal["auto", "torch", "native"]
 
 
 class Spec(BaseModel):
@@ -219,8 +220,11 @@ class RuntimeSpec(Spec):
     """Compile each transformer block."""
     micro_batch_sequences: int | None = Field(default=None, gt=0)
     """Sequences per forward pass; None takes the whole batch at once. Gradients accumulate."""
-    head_chunk_tokens: int = Field(default=1024, gt=0)
-    """Tokens whose logits are alive at one time."""
+    head_chunk_tokens: int | None = Field(default=None, gt=0)
+    """Tokens whose logits are alive at one time; None takes as many as fit 256 MiB (1 GiB on a GPU)."""
+    head_kernel: HeadKernel = "auto"
+    """Who computes what lies between the head's matrix products: native, compiled for this machine on first use; torch,
+    its operators, several times slower; auto, native where the machine can."""
     checkpoint_every_seconds: float = Field(default=60.0, ge=0)
     keep_checkpoints: int = Field(default=2, gt=0)
     tensorboard: bool = False

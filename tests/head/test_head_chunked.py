@@ -25,8 +25,8 @@ FLOAT64, FLOAT32 = torch.float64, torch.float32
 NUM_TOKENS = 18
 
 
-def chunked(case: HeadCase, chunk_tokens: int = 7) -> HeadLoss:
-    result = vocabulary_loss(case.hidden, case.weight, case.multiplier, case.targets, chunk_tokens)
+def chunked(case: HeadCase, kernel: str = "auto", chunk_tokens: int = 7) -> HeadLoss:
+    result = vocabulary_loss(case.hidden, case.weight, case.multiplier, case.targets, chunk_tokens, kernel=kernel)
     result.loss.backward()
     return result
 
@@ -45,10 +45,12 @@ def assert_values_close(got: HeadLoss, want: HeadLoss, rtol: float, atol: float)
         )
 
 
-def assert_same(case: HeadCase, dtype: torch.dtype, *, value_rtol: float, value_atol: float, gradient: float) -> None:
+def assert_same(
+    case: HeadCase, kernel: str, dtype: torch.dtype, *, value_rtol: float, value_atol: float, gradient: float
+) -> None:
     """Chunked in `dtype` against the reference in float64, on the same numbers."""
     exact, tested = case.to(FLOAT64), case.to(dtype)
-    want, got = full(exact), chunked(tested)
+    want, got = full(exact), chunked(tested, kernel)
     assert got.loss.dtype == got.kl.dtype == dtype
     assert_values_close(got, want, value_rtol, value_atol)
     assert norm_error(tested.hidden.grad, exact.hidden.grad) <= gradient
@@ -61,38 +63,40 @@ def signal(log_snr: float) -> float:
 
 @pytest.mark.parametrize("std", [0.1, 3.0, 60.0])
 @pytest.mark.parametrize("noise", NOISES)
-def test_float64_equals_reference_at_every_noise_level(noise: str, std: float):
+def test_float64_equals_reference_at_every_noise_level(noise: str, std: float, kernel: str):
     for log_snr in LOG_SNRS:
         case = logits_case(noise, torch.full((NUM_TOKENS,), log_snr), std=std)
         # The definition itself cancels to a few float64 roundings of 1 where noise drowns the signal.
-        assert_same(case, FLOAT64, value_rtol=1e-10, value_atol=2e-14, gradient=1e-10)
+        assert_same(case, kernel, FLOAT64, value_rtol=1e-10, value_atol=2e-14, gradient=1e-10)
 
 
 @pytest.mark.parametrize("std", [0.1, 3.0, 60.0])
 @pytest.mark.parametrize("noise", NOISES)
-def test_float32_equals_reference_at_every_noise_level(noise: str, std: float):
+def test_float32_equals_reference_at_every_noise_level(noise: str, std: float, kernel: str):
     for log_snr in LOG_SNRS:
         case = logits_case(noise, torch.full((NUM_TOKENS,), log_snr), std=std)
         # KL is a difference of terms up to α: a few float32 roundings of α are lost where it is far smaller.
-        assert_same(case, FLOAT32, value_rtol=1e-5, value_atol=6e-7 * signal(log_snr) * NUM_TOKENS, gradient=1e-5)
+        assert_same(
+            case, kernel, FLOAT32, value_rtol=1e-5, value_atol=6e-7 * signal(log_snr) * NUM_TOKENS, gradient=1e-5
+        )
 
 
 @pytest.mark.parametrize("noise", NOISES)
-def test_products_with_the_head(noise: str):
+def test_products_with_the_head(noise: str, kernel: str):
     """A real head and multiplier, noise levels mixed in one batch."""
     case = product_case(noise, torch.linspace(-9, 9, 75))
-    assert_same(case, FLOAT64, value_rtol=1e-10, value_atol=1e-14, gradient=1e-12)
-    assert_same(case, FLOAT32, value_rtol=1e-5, value_atol=2e-6, gradient=1e-6)
+    assert_same(case, kernel, FLOAT64, value_rtol=1e-10, value_atol=1e-14, gradient=1e-12)
+    assert_same(case, kernel, FLOAT32, value_rtol=1e-5, value_atol=2e-6, gradient=1e-6)
 
 
 @pytest.mark.parametrize("noise", ["masked", "balanced", "uniform", "unigram"])
 @pytest.mark.parametrize("std", [0.0, 2.0])
-def test_large_vocabulary_in_float32(noise: str, std: float):
+def test_large_vocabulary_in_float32(noise: str, std: float, kernel: str):
     """V = 131072, also with the head of a fresh model, all zeros, where every ratio is tiny and alike."""
     for log_snr in (-9.0, 0.0, 9.0):
         case = product_case(noise, torch.full((4,), log_snr), vocab_size=131072, width=4, std=std)
         exact, tested, plain = case.to(FLOAT64), case.to(FLOAT32), case.to(FLOAT32)
-        want, got = full(exact), chunked(tested)
+        want, got = full(exact), chunked(tested, kernel)
         full(plain)
         assert_values_close(got, want, rtol=1e-5, atol=2e-6 * signal(log_snr))
         assert norm_error(tested.weight.grad, exact.weight.grad) <= 1e-6
@@ -101,39 +105,52 @@ def test_large_vocabulary_in_float32(noise: str, std: float):
         assert norm_error(tested.hidden.grad, exact.hidden.grad) <= allowed
 
 
+@pytest.mark.parametrize("vocab_size", [5, 6, 259, 1024, 1025, 3001])
+@pytest.mark.parametrize("noise", NOISES)
+def test_every_vocabulary_size(noise: str, vocab_size: int, kernel: str):
+    """Odd and even ones, and those around the native kernel's blocks of 1024, at the ends of the noise levels."""
+    for log_snr in (-9.0, 9.0):
+        case = product_case(noise, torch.full((NUM_TOKENS,), log_snr), vocab_size=vocab_size)
+        assert_same(case, kernel, FLOAT64, value_rtol=1e-10, value_atol=2e-14, gradient=1e-10)
+        value_atol = 6e-7 * signal(log_snr) * NUM_TOKENS
+        assert_same(case, kernel, FLOAT32, value_rtol=1e-5, value_atol=value_atol, gradient=1e-5)
+
+
 @pytest.mark.parametrize("noise", ["masked", "balanced", "unigram", "autoregressive"])
 @pytest.mark.parametrize("chunk_tokens", [1, 4, 29, 30, 1000])
-def test_chunk_size_changes_nothing(noise: str, chunk_tokens: int):
+def test_chunk_size_changes_nothing(noise: str, chunk_tokens: int, kernel: str):
     case = product_case(noise, torch.linspace(-9, 9, 30))
     one, other = case.to(FLOAT64), case.to(FLOAT64)
-    assert_values_close(chunked(one, chunk_tokens), full(other), rtol=1e-12, atol=1e-14)
+    assert_values_close(chunked(one, kernel, chunk_tokens), full(other), rtol=1e-12, atol=1e-14)
     assert norm_error(one.hidden.grad, other.hidden.grad) < 1e-12
     assert norm_error(one.weight.grad, other.weight.grad) < 1e-12
 
 
 @pytest.mark.parametrize("noise", NOISES)
-def test_gradcheck(noise: str):
+def test_gradcheck(noise: str, kernel: str):
     targets = make_targets(noise, 7, torch.tensor([-4.0, -1.0, 0.5, 1.0, 2.0, 3.0]).double())
     generator = torch.Generator().manual_seed(3)
     hidden = torch.randn(6, 3, generator=generator, dtype=FLOAT64).requires_grad_()
     weight = torch.randn(7, 3, generator=generator, dtype=FLOAT64).requires_grad_()
-    assert torch.autograd.gradcheck(lambda h, w: vocabulary_loss(h, w, 0.6, targets, 4).loss, (hidden, weight))
+    assert torch.autograd.gradcheck(
+        lambda h, w: vocabulary_loss(h, w, 0.6, targets, 4, kernel=kernel).loss, (hidden, weight)
+    )
 
 
 @pytest.mark.parametrize("noise", NOISES)
-def test_logit_gradients_sum_to_zero_and_spare_the_mask(noise: str):
+def test_logit_gradients_sum_to_zero_and_spare_the_mask(noise: str, kernel: str):
     case = logits_case(noise, torch.linspace(-9, 9, 60)).to(FLOAT64)
-    chunked(case)
+    chunked(case, kernel)
     gradient = case.hidden.grad
     assert gradient.abs().sum() > 0
     assert (gradient.sum(1).abs() <= 1e-13 * gradient.abs().sum(1)).all()
     assert (gradient[:, MASK_ID] == 0).all()
 
 
-def test_masked_noise_is_weighted_cross_entropy_at_masks():
+def test_masked_noise_is_weighted_cross_entropy_at_masks(kernel: str):
     """Spec section 3: at masked positions α times the cross-entropy without the mask, elsewhere nothing."""
     case = logits_case("masked", torch.linspace(-9, 9, 30)).to(FLOAT64)
-    result, targets = chunked(case), case.targets
+    result, targets = chunked(case, kernel), case.targets
     logits = case.hidden.detach().clone()
     logits[:, MASK_ID] = -math.inf
     entropy = cross_entropy(logits, targets.clean, reduction="none")
@@ -142,12 +159,12 @@ def test_masked_noise_is_weighted_cross_entropy_at_masks():
     torch.testing.assert_close(result.integrand, expected, rtol=1e-12, atol=1e-15)
 
 
-def test_autoregressive_is_cross_entropy_without_the_mask():
+def test_autoregressive_is_cross_entropy_without_the_mask(kernel: str):
     case = logits_case("autoregressive", torch.zeros(30)).to(FLOAT64)
     logits = case.hidden.detach().clone()
     logits[:, MASK_ID] = -math.inf
     entropy = cross_entropy(logits, case.targets.clean, reduction="none") * (case.targets.weight > 0)
-    torch.testing.assert_close(chunked(case).integrand, entropy, rtol=1e-12, atol=1e-15)
+    torch.testing.assert_close(chunked(case, kernel).integrand, entropy, rtol=1e-12, atol=1e-15)
 
 
 @pytest.mark.parametrize("noise", ["masked", "balanced", "autoregressive"])
@@ -160,7 +177,7 @@ def test_loss_is_the_weighted_sum_of_the_integrand(noise: str):
 
 @pytest.mark.parametrize("shift", [0.0, -100.0])
 @pytest.mark.parametrize("noisy", [5, 7, MASK_ID])
-def test_extreme_ratios_stay_finite(shift: float, noisy: int):
+def test_extreme_ratios_stay_finite(shift: float, noisy: int, kernel: str):
     """A prediction certain of another token, at hardly any noise: e^d and e^κ overflow float32, their uses do not."""
     mixing = HybridMixing(16, MASK_ID, shift)
     one = torch.ones(1)
@@ -169,13 +186,13 @@ def test_extreme_ratios_stay_finite(shift: float, noisy: int):
     logits[0, 6] = 300.0
     exact = HeadCase(logits, torch.eye(16), 1.0, targets).to(FLOAT64)
     tested = exact.to(FLOAT32)
-    want, got = full(exact), chunked(tested)
+    want, got = full(exact), chunked(tested, kernel)
     torch.testing.assert_close(got.integrand.double(), want.integrand, rtol=1e-5, atol=0.0)
     torch.testing.assert_close(tested.hidden.grad.double(), exact.hidden.grad, rtol=1e-5, atol=1e-37)
 
 
 @pytest.mark.parametrize("noise", NOISES)
-def test_tokens_without_loss_never_reach_the_head(noise: str):
+def test_tokens_without_loss_never_reach_the_head(noise: str, kernel: str):
     """Their hidden states may be anything, even NaN; their gradient is zero."""
     case = product_case(noise, torch.linspace(-9, 9, 30)).to(FLOAT64)
     targets = case.targets
@@ -184,7 +201,7 @@ def test_tokens_without_loss_never_reach_the_head(noise: str):
         dead = dead | (targets.noisy != MASK_ID)
     poisoned = case.to(FLOAT64)
     poisoned.hidden.data[dead] = math.nan
-    want, got = chunked(case), chunked(poisoned)
+    want, got = chunked(case, kernel), chunked(poisoned, kernel)
     assert_values_close(got, want, rtol=0.0, atol=0.0)
     assert torch.equal(poisoned.weight.grad, case.weight.grad)
     assert (poisoned.hidden.grad[dead] == 0).all()
@@ -193,14 +210,26 @@ def test_tokens_without_loss_never_reach_the_head(noise: str):
 
 
 @pytest.mark.parametrize("noise", ["masked", "balanced", "unigram", "autoregressive"])
-def test_no_live_token(noise: str):
+def test_no_live_token(noise: str, kernel: str):
     case = product_case(noise, torch.zeros(6)).to(FLOAT32)
     case.targets.weight.zero_()
-    result = chunked(case)
+    result = chunked(case, kernel)
     assert float(result.loss.detach()) == 0.0
     assert result.kl.shape == (6,)
     assert torch.equal(case.hidden.grad, torch.zeros_like(case.hidden))
     assert torch.equal(case.weight.grad, torch.zeros_like(case.weight))
+
+
+@pytest.mark.parametrize("noise", ["masked", "balanced", "unigram", "autoregressive"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, FLOAT64])
+def test_a_logit_that_is_no_number_shows_in_the_loss(noise: str, dtype: torch.dtype, kernel: str):
+    """Training stops at such a loss; a kernel that skipped it would go on with a broken model."""
+    for position in (0, 4, 63):
+        case = logits_case(noise, torch.zeros(NUM_TOKENS)).to(dtype)
+        case.hidden.data[1, position] = math.nan
+        case.targets.weight.fill_(1.0)
+        result = vocabulary_loss(case.hidden, case.weight, case.multiplier, case.targets, 7, kernel=kernel)
+        assert result.loss.isnan()
 
 
 @pytest.mark.parametrize(("by_hidden", "by_weight"), [(True, False), (False, True), (False, False)])
@@ -232,7 +261,7 @@ def test_backward_scales_and_repeats():
 
 
 @pytest.mark.parametrize("noise", NOISES)
-def test_bfloat16_within_its_budget(noise: str):
+def test_bfloat16_within_its_budget(noise: str, kernel: str):
     """Matrices in bfloat16, sums in float32: the error is the rounding of the logits and of their gradient.
 
     Budget, per noise level: a logit is off by half a unit in its last place, 2^-9 of the largest logit, so a token's
@@ -242,7 +271,7 @@ def test_bfloat16_within_its_budget(noise: str):
         case = product_case(noise, torch.full((NUM_TOKENS,), log_snr))
         rounded = case.to(torch.bfloat16)
         exact = rounded.to(FLOAT64)
-        got, want = chunked(rounded), full(exact)
+        got, want = chunked(rounded, kernel), full(exact)
         assert got.loss.dtype == FLOAT32
         assert rounded.hidden.grad.dtype == rounded.weight.grad.dtype == torch.bfloat16
         logits = exact.multiplier * exact.hidden.detach() @ exact.weight.detach().T
@@ -267,14 +296,14 @@ def _logit_gradient(logits: Tensor, targets: TokenTargets) -> Tensor:
     return leaf.grad
 
 
-def test_low_precision_head_gradient_is_summed_in_float32():
+def test_low_precision_head_gradient_is_summed_in_float32(kernel: str):
     """float32 master weights under bfloat16 hidden states: many chunks lose no more than one."""
     case = product_case("balanced", torch.linspace(-9, 9, 512), std=0.5)
     grads = []
     for chunk_tokens in (4, 512):
         hidden = case.hidden.bfloat16().requires_grad_()
         weight = case.weight.float().requires_grad_()
-        vocabulary_loss(hidden, weight, case.multiplier, case.targets, chunk_tokens).loss.backward()
+        vocabulary_loss(hidden, weight, case.multiplier, case.targets, chunk_tokens, kernel=kernel).loss.backward()
         assert weight.grad.dtype == FLOAT32
         grads.append(weight.grad)
     exact = case.to(FLOAT64)

@@ -27,13 +27,13 @@ def golden(reference_dir: Path) -> Mapping[str, np.ndarray]:
         return {name: arrays[name] for name in arrays.files}
 
 
-def run(logits: np.ndarray, parts: Mapping[str, np.ndarray], mixing: HybridMixing, dtype: torch.dtype):
+def run(logits: np.ndarray, parts: Mapping[str, np.ndarray], mixing: HybridMixing, dtype: torch.dtype, kernel: str):
     """Loss and logit gradient of golden `logits` [B, T, V], through a head that is the identity."""
     leaf = torch.from_numpy(logits).flatten(0, 1).to(dtype).requires_grad_()
     clean, noisy = (torch.from_numpy(parts[name]).flatten().long() for name in ("labels", "input_ids"))
     log_snr = torch.from_numpy(parts["log_snr"]).flatten()
     targets = TokenTargets(clean, noisy, log_snr, torch.ones(len(clean)), mixing, mixing.mask_id)
-    result = vocabulary_loss(leaf, torch.eye(mixing.vocab_size, dtype=dtype), 1.0, targets, 50)
+    result = vocabulary_loss(leaf, torch.eye(mixing.vocab_size, dtype=dtype), 1.0, targets, 50, kernel=kernel)
     result.loss.backward()
     return result, leaf.grad, targets
 
@@ -57,13 +57,13 @@ TOLERANCES = {"loss": (1e-3, 5e-7), "elbo": (1e-3, 2e-3), "kl_loss": (1e-3, 5e-7
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
 @pytest.mark.parametrize("shift", SHIFTS)
 @pytest.mark.parametrize("vocabulary", MASK_IDS)
-def test_published_losses(golden, vocabulary: str, shift: int, dtype: torch.dtype):
+def test_published_losses(golden, vocabulary: str, shift: int, dtype: torch.dtype, kernel: str):
     prefix = f"{vocabulary}/b{shift}/"
     parts = {"labels": golden[f"{vocabulary}/labels"]}
     parts |= {name: golden[prefix + name] for name in ("input_ids", "log_snr")}
     logits = golden[f"{vocabulary}/logits"]
     mixing = HybridMixing(logits.shape[-1], MASK_IDS[vocabulary], SHIFTS[shift])
-    result, gradient, targets = run(logits, parts, mixing, dtype)
+    result, gradient, targets = run(logits, parts, mixing, dtype, kernel)
     clipped = beyond_the_floor(logits, targets) if mixing.is_masked else torch.zeros(len(targets.clean)).bool()
     assert int(clipped.sum()) == (NUM_CLIPPED[vocabulary] if mixing.is_masked else 0)
     for name, values in weighted(result, targets).items():
@@ -96,12 +96,12 @@ REACHABLE_EDGES = [
 
 
 @pytest.mark.parametrize(("shift", "kind"), REACHABLE_EDGES)
-def test_published_edge_cases(golden, shift: int, kind: str):
+def test_published_edge_cases(golden, shift: int, kind: str, kernel: str):
     """One kind of token at λ = -9 .. 9."""
     prefix = f"edge/b{shift}/{kind}/"
     parts = {"labels": golden["edge/labels"], "log_snr": golden["edge/log_snr"]}
     parts["input_ids"] = golden[prefix + "input_ids"]
-    result, _, targets = run(golden["edge/logits"], parts, HybridMixing(64, 3, SHIFTS[shift]), torch.float32)
+    result, _, targets = run(golden["edge/logits"], parts, HybridMixing(64, 3, SHIFTS[shift]), torch.float32, kernel)
     for name, values in weighted(result, targets).items():
         rtol, atol = TOLERANCES[name]
         expected = torch.from_numpy(golden[prefix + name]).flatten().double()

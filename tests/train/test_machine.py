@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from noiselaw.files import read_json
+from noiselaw.head.kernels import describe_kernel
 from noiselaw.train import machine
 from noiselaw.train.loop import train
 from noiselaw.train.machine import choose_float32_products, float32_products, product_error
@@ -53,3 +54,12 @@ def test_throughput_is_measured_and_nothing_written(run_spec, tmp_path, monkeypa
     assert found.tokens_per_second == pytest.approx(found.steps * 4 * 16 / found.seconds)
     assert found.seconds >= 0.2
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_run_records_its_head_kernel_and_both_train_alike(run_spec, tmp_path):
+    losses = {}
+    for name in ("torch", "auto"):
+        folder = tmp_path / name
+        losses[name] = train(run_spec(**{"runtime.head_kernel": name}), folder, [])["validation"]["loss"]
+        assert read_json(folder / "run.json")["machine"]["head_kernel"] == describe_kernel(name, CPU)
+    assert abs(losses["torch"] - losses["auto"]) < 1e-4 * losses["torch"]

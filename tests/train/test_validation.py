@@ -20,11 +20,12 @@ from noiselaw.specs import (
     ValidationSpec,
 )
 from noiselaw.train.objective import AutoregressiveObjective, DiffusionObjective
-from noiselaw.train.step import Precision
+from noiselaw.train.step import HeadSettings, Precision
 from noiselaw.train.validation import Validator
 
 V, T, MASK = 4, 2, 3
 FLOAT32 = Precision("float32")
+HEAD = HeadSettings(4096, "auto")
 
 
 @dataclass(frozen=True)
@@ -76,7 +77,7 @@ def test_estimate_equals_the_exact_bound_within_its_standard_error(name, model, 
     objective = DiffusionObjective(DiffusionSpec(noise=noise), process, empty_id=0)
     estimate = Validator(
         objective, Sequences(tokens), T, ValidationSpec(num_sequences=20_000, draws=4), batch_sequences=5000
-    ).estimate(model, FLOAT32, 4096)
+    ).estimate(model, FLOAT32, HEAD)
     assert 0 < estimate.standard_error < 0.1
     assert abs(estimate.loss - float(exact)) < 4 * estimate.standard_error
     assert estimate.loss == pytest.approx(estimate.diffusion + estimate.reconstruction + estimate.prior)
@@ -93,7 +94,7 @@ def test_reconstruction_and_prior_equal_the_exact_terms(model, data_distribution
     tokens = torch.stack([draw // V, draw % V], 1).numpy()
     objective = DiffusionObjective(DiffusionSpec(noise=noise, min_log_snr=-1, max_log_snr=1), process, empty_id=0)
     spec = ValidationSpec(num_sequences=40_000)
-    estimate = Validator(objective, Sequences(tokens), T, spec, batch_sequences=5000).estimate(model, FLOAT32, 4096)
+    estimate = Validator(objective, Sequences(tokens), T, spec, batch_sequences=5000).estimate(model, FLOAT32, HEAD)
     weights = oracle.probabilities
     assert estimate.reconstruction == pytest.approx(float((weights * exact.reconstruction).sum()), rel=0.03)
     assert estimate.prior == pytest.approx(float((weights * exact.prior).sum()), rel=0.02)
@@ -112,7 +113,7 @@ def test_standard_error_is_the_spread_over_repeated_draws(model, data_distributi
         draw = torch.multinomial(data_distribution.flatten(), 400, True, generator=generator)
         tokens = torch.stack([draw // V, draw % V], 1).numpy()
         validator = Validator(objective, Sequences(tokens), T, ValidationSpec(num_sequences=400, draws=2), 400)
-        estimates.append(validator.estimate(model, FLOAT32, 4096))
+        estimates.append(validator.estimate(model, FLOAT32, HEAD))
     spread = np.std([estimate.diffusion for estimate in estimates], ddof=1)
     reported = np.sqrt(np.mean([estimate.standard_error**2 for estimate in estimates]))
     assert reported == pytest.approx(spread, rel=0.35)
@@ -123,7 +124,7 @@ def test_autoregressive_estimate_is_the_exact_log_likelihood(model, data_distrib
     tokens = np.array([[0, 1], [2, 2], [1, 0]])
     objective = AutoregressiveObjective(MASK, end_of_text_id=0)
     validator = Validator(objective, Sequences(tokens), T, ValidationSpec(num_sequences=3), 2)
-    estimate = validator.estimate(model, FLOAT32, 4096)
+    estimate = validator.estimate(model, FLOAT32, HEAD)
     shifted = torch.tensor([[0, 0], [0, 2], [0, 1]])
     from noiselaw.model.attention import Attention
 

@@ -5,6 +5,7 @@ Shapes: N tokens, n of them that carry loss.
 
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 from noiselaw.noise.mixing import HybridMixing
@@ -56,6 +57,11 @@ class TokenTargets:
         """The tokens at `index`."""
         parts = (self.clean, self.noisy, self.log_snr, self.weight)
         return TokenTargets(*(part[index] for part in parts), mixing=self.mixing, mask_id=self.mask_id)
+
+
+def statistics_dtype(matrix: Tensor) -> torch.dtype:
+    """What softmax, sums and accumulated gradients are formed in beside products in the dtype of `matrix`."""
+    return torch.float64 if matrix.dtype == torch.float64 else torch.float32
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -228,8 +228,8 @@ def _failure(run: Run, step: int, loss: float, norm: float) -> NonFiniteLossErro
 
 
 def _validate(run: Run, observers: list[Observer]) -> None:
-    training, chunk_tokens = run.training, run.spec.runtime.head_chunk_tokens
-    estimate: BoundEstimate = run.validator.estimate(training.model, training.precision, chunk_tokens)
+    training = run.training
+    estimate: BoundEstimate = run.validator.estimate(training.model, training.precision, training.head)
     bits = bits_per_byte_from_nats_per_token(estimate.loss, run.facts["bytes_per_token"])
     _write(run, observers, [_row(run, "validation", run.step, **estimate.as_row(), bits_per_byte=bits)])
 

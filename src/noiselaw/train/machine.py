@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from noiselaw.head.kernels import describe_kernel
 from noiselaw.specs import Float32Products, RuntimeSpec
 
 MAX_PRODUCT_ERROR = 1e-5
@@ -89,12 +90,18 @@ class Machine:
 
     device: torch.device
     float32_products: str
+    head_kernel: str
+    """Description of the kernel that runs."""
 
     @staticmethod
     def of(runtime: RuntimeSpec) -> "Machine":
-        """The machine as `runtime` asks for it. Raises ValueError for a device this machine lacks."""
+        """The machine as `runtime` asks for it. Raises ValueError for a device or a kernel this machine lacks."""
         device = resolve_device(runtime.device)
-        return Machine(device, choose_float32_products(runtime.float32_products, device))
+        return Machine(
+            device=device,
+            float32_products=choose_float32_products(runtime.float32_products, device),
+            head_kernel=describe_kernel(runtime.head_kernel, device),
+        )
 
     def facts(self, dtype: torch.dtype) -> dict[str, Any]:
         """For a record: processor or GPU, cores, versions, choices, and the measured rate of products of `dtype`."""
@@ -104,6 +111,7 @@ class Machine:
             "num_cores": os.cpu_count(),
             "num_threads": torch.get_num_threads(),
             "float32_products": self.float32_products,
+            "head_kernel": self.head_kernel,
             "torch": torch.__version__,
             "python": platform.python_version(),
             "matmul_flops_per_second": matmul_flops_per_second(self.device, dtype),

@@ -11,13 +11,13 @@ from torch import Tensor
 from noiselaw.data.loader import TokenLoader
 from noiselaw.data.order import step_generator
 from noiselaw.data.shards import TokenData
-from noiselaw.head.chunked import vocabulary_loss
+from noiselaw.head.chunked import default_chunk_tokens, vocabulary_loss
 from noiselaw.head.targets import HeadLoss, TokenTargets
 from noiselaw.model.init import initialise
 from noiselaw.model.transformer import Transformer
 from noiselaw.optim.groups import build_optimizer, set_learning_rate
 from noiselaw.optim.schedule import learning_rate_factor
-from noiselaw.specs import RunSpec
+from noiselaw.specs import HeadKernel, RunSpec, RuntimeSpec
 from noiselaw.train.objective import NoisyBatch, Objective, build_objective
 
 
@@ -37,6 +37,20 @@ class Precision:
         return torch.bfloat16 if self.name == "bfloat16" else torch.float32
 
 
+@dataclass(frozen=True, slots=True)
+class HeadSettings:
+    """How the vocabulary head computes; none of it changes what it computes."""
+
+    chunk_tokens: int
+    """Tokens whose logits are alive at one time."""
+    kernel: HeadKernel
+
+    @staticmethod
+    def of(runtime: RuntimeSpec, vocab_size: int, precision: Precision, device: torch.device) -> "HeadSettings":
+        chunk_tokens = runtime.head_chunk_tokens or default_chunk_tokens(vocab_size, precision.dtype, device)
+        return HeadSettings(chunk_tokens, runtime.head_kernel)
+
+
 def head_targets(objective: Objective, batch: NoisyBatch) -> TokenTargets:
     """The flattened targets of a batch for the vocabulary head."""
     return TokenTargets(
@@ -50,7 +64,7 @@ def head_targets(objective: Objective, batch: NoisyBatch) -> TokenTargets:
 
 
 def batch_loss(
-    model: Transformer, objective: Objective, batch: NoisyBatch, precision: Precision, chunk_tokens: int
+    model: Transformer, objective: Objective, batch: NoisyBatch, precision: Precision, head: HeadSettings
 ) -> HeadLoss:
     """Model and head on one batch, on the model's device: the weighted loss sum and each token's terms, nats."""
     batch = batch.to(model.lm_head.weight.device)
@@ -59,7 +73,8 @@ def batch_loss(
     # The last norm runs in float32; the head's products run in the dtype of what they are given.
     hidden = hidden.flatten(0, 1).to(precision.dtype)
     targets = head_targets(objective, batch)
-    return vocabulary_loss(hidden, model.lm_head.weight, model.head_multiplier, targets, chunk_tokens)
+    weight, multiplier = model.lm_head.weight, model.head_multiplier
+    return vocabulary_loss(hidden, weight, multiplier, targets, head.chunk_tokens, kernel=head.kernel)
 
 
 def accumulate_gradients(
@@ -69,7 +84,7 @@ def accumulate_gradients(
     precision: Precision,
     *,
     micro_batch_sequences: int,
-    chunk_tokens: int,
+    head: HeadSettings,
 ) -> Tensor:
     """Add the gradient of the batch's loss to the model's; return the loss, a scalar on the model's device.
 
@@ -80,7 +95,7 @@ def accumulate_gradients(
     total = torch.zeros((), device=model.lm_head.weight.device)
     for start in range(0, len(batch.inputs), micro_batch_sequences):
         part = batch.rows(start, start + micro_batch_sequences)
-        loss = batch_loss(model, objective, part, precision, chunk_tokens).loss / batch.inputs.numel()
+        loss = batch_loss(model, objective, part, precision, head).loss / batch.inputs.numel()
         loss.backward()
         total += loss.detach()
     return total
@@ -96,11 +111,13 @@ class Training:
     model: Transformer
     optimizer: torch.optim.Optimizer
     objective: Objective
+    head: HeadSettings
     loader: TokenLoader
 
     @staticmethod
     def build(spec: RunSpec, data: TokenData, device: torch.device) -> "Training":
         """Everything as it stands before the first step."""
+        precision = Precision(spec.precision)
         model = Transformer(spec.model, data.vocab_size)
         initialise(model, spec.init, step_generator(spec.seed, 0, "init"))
         model.to(device)
@@ -111,10 +128,11 @@ class Training:
         return Training(
             spec=spec,
             device=device,
-            precision=Precision(spec.precision),
+            precision=precision,
             model=model,
             optimizer=optimizer,
             objective=build_objective(spec.objective, data),
+            head=HeadSettings.of(spec.runtime, data.vocab_size, precision, device),
             loader=TokenLoader(data.split("train"), spec.data.sequence_length, spec.batch_sequences, spec.seed),
         )
 
@@ -145,7 +163,7 @@ def train_step(training: Training, step: int) -> StepRecord:
         batch,
         training.precision,
         micro_batch_sequences=spec.runtime.micro_batch_sequences or spec.batch_sequences,
-        chunk_tokens=spec.runtime.head_chunk_tokens,
+        head=training.head,
     )
     limit = spec.optimizer.clip_norm
     norm = torch.nn.utils.clip_grad_norm_(training.model.parameters(), math.inf if limit is None else limit)

@@ -19,7 +19,7 @@ from noiselaw.noise.process import NoiseProcess
 from noiselaw.noise.rate import log_snr_from_time, time_from_log_snr
 from noiselaw.specs import ValidationSpec
 from noiselaw.train.objective import AutoregressiveObjective, DiffusionObjective, NoisyBatch, Objective
-from noiselaw.train.step import Precision, batch_loss
+from noiselaw.train.step import HeadSettings, Precision, batch_loss
 
 VALIDATION_SEED = 1729
 """Seed of the fixed draws: the same for every run, whatever its own seed."""
@@ -82,13 +82,13 @@ class Validator:
         return batches, torch.argsort(offset)
 
     @torch.no_grad()
-    def estimate(self, model: Transformer, precision: Precision, chunk_tokens: int) -> BoundEstimate:
+    def estimate(self, model: Transformer, precision: Precision, head: HeadSettings) -> BoundEstimate:
         """The bound of `model` on the held-out sequences, in nats per token, with its standard error."""
         model.eval()
         per_sequence = torch.stack(
-            [self._sequence_losses(model, batch, precision, chunk_tokens) for batch in self._batches]
+            [self._sequence_losses(model, batch, precision, head) for batch in self._batches]
         ).mean(0)
-        reconstruction, prior = self._end_terms(model, precision, chunk_tokens)
+        reconstruction, prior = self._end_terms(model, precision, head)
         model.train()
         diffusion = float(per_sequence.mean())
         return BoundEstimate(
@@ -99,28 +99,30 @@ class Validator:
             prior=prior,
         )
 
-    def _sequence_losses(self, model: Transformer, batch: NoisyBatch, precision: Precision, chunk: int) -> Tensor:
+    def _sequence_losses(
+        self, model: Transformer, batch: NoisyBatch, precision: Precision, head: HeadSettings
+    ) -> Tensor:
         """Mean weighted loss of each sequence, float64 [B]."""
         means = []
         for start in range(0, len(batch.inputs), self._rows):
             part = batch.rows(start, start + self._rows)
-            integrand = batch_loss(model, self._objective, part, precision, chunk).integrand
+            integrand = batch_loss(model, self._objective, part, precision, head).integrand
             weighted = integrand.double().cpu() * part.weight.flatten()
             means.append(weighted.view_as(part.inputs).mean(1))
         return torch.cat(means)
 
-    def _end_terms(self, model: Transformer, precision: Precision, chunk_tokens: int) -> tuple[float, float]:
+    def _end_terms(self, model: Transformer, precision: Precision, head: HeadSettings) -> tuple[float, float]:
         """Reconstruction at the highest log-SNR and prior at the lowest, nats per token (0 for the autoregressive)."""
         objective = self._objective
         if isinstance(objective, AutoregressiveObjective):
             return 0.0, 0.0
         assert isinstance(objective, DiffusionObjective)
-        return self._reconstruction(model, objective, precision, chunk_tokens), float(
+        return self._reconstruction(model, objective, precision, head), float(
             prior_divergence(objective.process, self._tokens).double().mean()
         )
 
     def _reconstruction(
-        self, model: Transformer, objective: DiffusionObjective, precision: Precision, chunk_tokens: int
+        self, model: Transformer, objective: DiffusionObjective, precision: Precision, head: HeadSettings
     ) -> float:
         """E[-log p(x|z)] at the highest log-SNR, on a quarter of the sequences.
 
@@ -138,10 +140,10 @@ class Validator:
         replacement = process.sample_noise(log_snr.gather(1, position), generator)
         one_noised = kept.scatter(1, position, replacement)
         kept_loss = self._reconstruction_losses(
-            model, process, tokens, kept, precision=precision, chunk_tokens=chunk_tokens
+            model, process, tokens, kept, precision=precision, chunk_tokens=head.chunk_tokens
         )
         noised_loss = self._reconstruction_losses(
-            model, process, tokens, one_noised, precision=precision, chunk_tokens=chunk_tokens
+            model, process, tokens, one_noised, precision=precision, chunk_tokens=head.chunk_tokens
         )
         noised_loss = noised_loss.gather(1, position)
         mean_kept = float(kept_loss[kept == tokens].mean())

@@ -1,0 +1,114 @@
+"""Which implementation of the element-wise part runs: the seam between the chunked products and the kernels.
+
+A kernel turns the logits of a chunk into their gradient, in place, and keeps each token's losses. There are three:
+
+    native on a CPU    `native.py` and `kernel.cpp`: all of it in one call, compiled on first use
+    native on CUDA     `triton.py`: the two passes over the vocabulary
+    torch              `elementwise.py`: the two passes as PyTorch operators; runs anywhere, and is the others' oracle
+
+Kernels of two passes leave what lies between them, n numbers per token, to `closedform.py`.
+"""
+
+import logging
+from functools import cache
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from noiselaw.head.closedform import (
+    LogitGradient,
+    TokenLevels,
+    TokenLosses,
+    VocabularySums,
+    logit_gradient,
+    token_levels,
+    token_losses,
+)
+from noiselaw.head.elementwise import TorchPasses
+from noiselaw.head.library import Library, find_library
+from noiselaw.head.native import DTYPES, NativeKernel
+from noiselaw.head.targets import TokenTargets
+from noiselaw.specs import HeadKernel
+
+
+class HeadKernelError(ValueError):
+    """The native kernel was asked for by name where it cannot run: names the reason and the remedy."""
+
+
+class ChunkKernel(Protocol):
+    """The element-wise part for all tokens of one loss, taken a chunk at a time from first to last."""
+
+    def process(self, logits: Tensor, rows: slice) -> None:
+        """Turn the `logits` [C, V] of tokens `rows` into the gradient of the weighted loss by hidden @ weight.T.
+
+        Where no gradient is wanted their contents are lost.
+        """
+        ...
+
+    def losses(self) -> TokenLosses:
+        """Losses of all tokens."""
+        ...
+
+
+class Passes(Protocol):
+    """The two passes over one chunk's logits [C, V]; see `TorchPasses`."""
+
+    def sums(self, logits: Tensor, targets: TokenTargets, levels: TokenLevels) -> VocabularySums: ...
+    def gradient(self, logits: Tensor, targets: TokenTargets, rates: LogitGradient) -> None: ...
+
+
+class TwoPassKernel:
+    """The closed forms of `closedform.py` around two passes over the vocabulary."""
+
+    def __init__(self, passes: Passes, targets: TokenTargets, multiplier: float, *, wants_gradient: bool) -> None:
+        self._passes = passes
+        self._targets = targets
+        self._levels = token_levels(targets)
+        self._multiplier = multiplier
+        self._wants_gradient = wants_gradient
+        self._sums: list[VocabularySums] = []
+
+    def process(self, logits: Tensor, rows: slice) -> None:
+        here, level = self._targets.at(rows), self._levels.rows(rows)
+        sums = self._passes.sums(logits, here, level)
+        self._sums.append(sums)
+        if self._wants_gradient:
+            rates = logit_gradient(level, sums, here.weight.double() * self._multiplier)
+            self._passes.gradient(logits, here, rates)
+
+    def losses(self) -> TokenLosses:
+        return token_losses(self._levels, VocabularySums.concatenate(self._sums))
+
+
+def build_kernel(
+    name: HeadKernel, targets: TokenTargets, multiplier: float, logits: Tensor, *, wants_gradient: bool
+) -> ChunkKernel:
+    """The kernel `name` for chunks like `logits` [C, V] or shorter.
+
+    Raises HeadKernelError where `name` is native and this machine has none for the device of `logits`.
+    """
+    # Stand-ins for tensors (fake ones, distributed ones) have no memory that a compiled kernel could work on.
+    is_plain = type(logits) is Tensor and logits.dtype in DTYPES
+    native = _native(name, logits.device.type) if is_plain and name != "torch" else None
+    if native is not None:
+        return NativeKernel(native, targets, multiplier, logits, wants_gradient=wants_gradient)
+    return TwoPassKernel(TorchPasses(targets.mixing, logits), targets, multiplier, wants_gradient=wants_gradient)
+
+
+def describe_kernel(name: HeadKernel, device: torch.device) -> str:
+    """What `name` stands for on `device`, in words for a record. Raises HeadKernelError as `build_kernel`."""
+    native = None if name == "torch" else _native(name, device.type)
+    return "torch" if native is None else f"native ({native.compiler})"
+
+
+@cache
+def _native(name: HeadKernel, device_type: str) -> Library | None:
+    """The native kernel of the device, None where `auto` has to do without; that is said once."""
+    found = find_library() if device_type == "cpu" else f"there is none for {device_type}"
+    if isinstance(found, Library):
+        return found
+    if name == "native":
+        raise HeadKernelError(f"runtime.head_kernel is native but {found}; use auto or torch")
+    logging.getLogger(__name__).warning("head: the PyTorch kernel runs, not the faster native one: %s", found)
+    return None
