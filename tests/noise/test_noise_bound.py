@@ -108,6 +108,20 @@ def test_divergences_follow_their_definitions(process, ordinary, generator):
     assert torch.equal(found.total, found.kl + found.itakura_saito)
 
 
+@pytest.mark.parametrize("shift", [-math.inf, -2.0, 0.0, 2.0, math.inf])
+@pytest.mark.parametrize("log_snr", [-9.0, 9.0])
+def test_float32_divergences_at_the_ends_of_the_range_and_full_vocabulary(shift, log_snr, generator):
+    mixing = HybridMixing(131072, 3, shift)
+    noisy, clean = torch.tensor([3, 7, 8]), torch.tensor([8, 8, 8])
+    occurs = NoiseProcess(mixing).marginal_at(noisy, clean, torch.zeros(3)) > 0
+    probs = torch.randn(3, 131072, generator=generator).index_fill(1, torch.tensor(3), -math.inf).double().softmax(-1)
+    level = torch.full((3,), log_snr)
+    single = divergences(mixing, level, noisy, clean, probs.float())
+    exact = divergences(mixing, level.double(), noisy, clean, probs)
+    for value, truth in ((single.kl, exact.kl), (single.itakura_saito, exact.itakura_saito)):
+        assert torch.allclose(value.double()[occurs], truth[occurs], rtol=2e-6, atol=2e-7)
+
+
 def test_the_mask_tells_nothing_even_where_it_cannot_occur(process, ordinary, generator):
     level = torch.linspace(-9, 9, 4, dtype=torch.float64)
     noisy = torch.full((4,), process.mixing.mask_id)

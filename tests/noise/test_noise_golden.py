@@ -92,6 +92,9 @@ def test_distributions(noise, case, shift):
     levels = log_snr[inside][:, None].double()
     marginal = NoiseProcess(mixing).marginal_of(noise[f"{case}/x_hat"], levels)
     assert_near(marginal, noise[prefix + "marginal_probs"][inside], atol=1.1e-7)
+    from_ids = noise[prefix + "marginal_probs_from_ids"][inside]
+    clean = from_ids[levels[:, 0].argmax()].argmax(-1)  # the file does not name the two ids
+    assert_near(NoiseProcess(mixing).marginal(clean, levels.expand(-1, 2)), from_ids, atol=1.1e-7)
 
 
 @pytest.mark.parametrize("shift", SHIFTS)

@@ -103,6 +103,23 @@ def test_any_other_model_gives_a_larger_bound(oracle):
     assert min(gaps) > 1e-4, gaps
 
 
+@pytest.mark.parametrize("seed", range(4))
+def test_models_that_know_nothing_of_the_noise_give_larger_bounds(oracle, seed):
+    """A random distribution for every noisy sequence and position, pulled towards the best by a random amount."""
+    generator = torch.Generator().manual_seed(seed)
+    mixing = oracle.process.mixing
+    logits = 3 * torch.randn(*oracle.noisy.shape, mixing.vocab_size, generator=generator, dtype=torch.float64)
+    guess = logits.index_fill(-1, torch.tensor(mixing.mask_id), -math.inf).softmax(-1)
+    share = float(torch.rand(1, generator=generator))
+
+    def predict(noisy, log_snr):
+        rows = noisy @ torch.tensor([mixing.vocab_size, 1])
+        return share * guess[rows] + (1 - share) * oracle.leave_one_out(noisy, log_snr)
+
+    assert torch.equal(oracle.noisy @ torch.tensor([mixing.vocab_size, 1]), torch.arange(len(oracle.noisy)))
+    assert oracle.expected_bound(predict) > oracle.entropy() + 1e-3
+
+
 @pytest.mark.parametrize("ends", [(-4.0, 4.0), (-1.0, 0.5)])
 def test_the_bound_holds_on_any_range(process, ends):
     process = replace(process, min_log_snr=ends[0], max_log_snr=ends[1])

@@ -112,8 +112,25 @@ def test_transitions_keep_their_digits_in_float32_for_near_levels(process):
     t = torch.tensor(1.0)
     s = t + torch.tensor([0.0003, 0.0007, 0.0011, 0.0017])
     single, exact = process.transition(t, s).double(), process.transition(t.double(), s.double())
-    pure = process.mixing.is_masked or process.mixing.is_uniform
-    assert torch.allclose(single, exact, rtol=1e-6 if pure else 1e-3, atol=0)
+    assert torch.allclose(single, exact, rtol=1e-6, atol=0)
+
+
+@pytest.mark.parametrize("shift", [-math.inf, -2.0, 0.0, 2.0, math.inf])
+@pytest.mark.parametrize("scale", [1.0, 0.5, -1.0])
+def test_float32_keeps_its_digits_at_the_ends_of_the_range_and_full_vocabulary(shift, scale):
+    process = NoiseProcess(HybridMixing(131072, 3, shift, scale))
+    noisy, clean = torch.tensor([3, 7, 8]), torch.tensor([8, 8, 8])
+    logits = torch.randn(3, 131072, generator=torch.Generator().manual_seed(0))
+    probs = logits.index_fill(1, torch.tensor(3), -math.inf).double().softmax(-1)
+    for noisier, cleaner in ((-9.0, -8.5), (-9.0, 9.0), (8.5, 9.0)):
+        results = []
+        for dtype in (torch.float32, torch.float64):
+            t, s = torch.tensor(noisier, dtype=dtype).expand(3), torch.tensor(cleaner, dtype=dtype).expand(3)
+            at_pairs = (process.marginal_at(noisy, clean, s), process.transition_at(noisy, clean, t, s))
+            results.append([*at_pairs, process.posterior(noisy, probs.to(dtype), t, s)])
+        for single, exact in zip(*results, strict=True):
+            assert single.dtype == torch.float32
+            assert torch.allclose(single.double(), exact, rtol=2e-6, atol=1e-37)
 
 
 def test_results_follow_the_dtype_of_the_log_snr(process, ordinary):

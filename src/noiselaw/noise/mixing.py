@@ -132,6 +132,22 @@ class HybridMixing:
         masked = (1.0 + self.scale) - self.scale * self.mask_share(log_snr)
         return torch.where(ids == self.mask_id, masked, swapped)
 
+    def arrived_shares(self, log_snr_t: Tensor, log_snr_s: Tensor) -> tuple[Tensor, Tensor]:
+        """What of the noise at t arrived since the cleaner level s: mass of swaps, mass of masks, of π_t - e^-Δ π_s.
+
+        With Δ = λ_s - λ_t, either is its share at t times 1 - e^-E, where
+
+            E = (1 - a) Δ + log(1 - u_t + u_t e^(aΔ)) for swaps,    E = (1 + a) Δ + log(u_t + (1 - u_t) e^(-aΔ)) for masks.
+
+        Nothing cancels, so all digits are kept, for near levels and for the noisiest, where hardly a swap arrives.
+        """
+        step = log_snr_s - log_snr_t
+        scale = 0.0 if math.isinf(self.shift) else self.scale
+        swapped, masked = self.uniform_share(log_snr_t), self.mask_share(log_snr_t)
+        swap_exponent = (1.0 - scale) * step + _log_mean_exp(swapped, masked, scale * step)
+        mask_exponent = (1.0 + scale) * step + _log_mean_exp(masked, swapped, -scale * step)
+        return swapped * -torch.expm1(-swap_exponent), masked * -torch.expm1(-mask_exponent)
+
     def spread(self, swapped: Tensor, masked: Tensor) -> Tensor:
         """The measure with mass `swapped` over the other tokens, shared by ρ, and `masked` at the mask: [..., V]."""
         is_mask = torch.arange(self.vocab_size, device=swapped.device) == self.mask_id
@@ -151,6 +167,13 @@ class HybridMixing:
     def _uniform_slope(self, log_snr: Tensor) -> Tensor:
         """du/dλ = a u (1 - u)."""
         return self.scale * self.uniform_share(log_snr) * self.mask_share(log_snr)
+
+
+def _log_mean_exp(share: Tensor, rest: Tensor, exponent: Tensor) -> Tensor:
+    """log(rest + share e^exponent), where share + rest = 1, accurate for small shares and small exponents."""
+    exponent = exponent.clamp(max=80.0)  # beyond it float32 overflows, and 1 - e^-E is one
+    direct = (rest + share * exponent.exp()).log()
+    return torch.where(exponent > -1.0, (share * exponent.expm1()).log1p(), direct)
 
 
 def _checked_reference(reference: Tensor, vocab_size: int, mask_id: int) -> Tensor:

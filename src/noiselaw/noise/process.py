@@ -101,16 +101,9 @@ class NoiseProcess:
 
     def _arrivals(self, log_snr_t: Tensor, log_snr_s: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """From s to t: probability to stay, mass of swaps that arrived, mass of masks that arrived. They sum to one."""
-        mixing, noise_t, step = self.mixing, one_minus_alpha(log_snr_t), log_snr_s - log_snr_t
-        swapped = noise_t * _arrived_share(
-            mixing.uniform_share(log_snr_t),
-            mixing.log_uniform_share(log_snr_s) - mixing.log_uniform_share(log_snr_t),
-            step,
-        )
-        masked = noise_t * _arrived_share(
-            mixing.mask_share(log_snr_t), mixing.log_mask_share(log_snr_s) - mixing.log_mask_share(log_snr_t), step
-        )
-        return alpha(log_snr_t) / alpha(log_snr_s), swapped, masked
+        swapped, masked = self.mixing.arrived_shares(log_snr_t, log_snr_s)
+        noise_t = one_minus_alpha(log_snr_t)
+        return alpha(log_snr_t) / alpha(log_snr_s), noise_t * swapped, noise_t * masked
 
     def _sample_reference(self, shape: torch.Size, generator: torch.Generator) -> Tensor:
         """Ids from ρ: an index among the V - 1 tokens that are not the mask, moved up by one from the mask on."""
@@ -124,16 +117,6 @@ class NoiseProcess:
             # Rounding can leave the last sum just below a uniform draw.
             index = index.clamp(max=mixing.vocab_size - 2)
         return index + (index >= mixing.mask_id)
-
-
-def _arrived_share(share_t: Tensor, log_ratio: Tensor, step: Tensor) -> Tensor:
-    """π_t - (α_t β_s)/(α_s β_t) π_s for one part of π, given log(π_s/π_t) and the step λ_s - λ_t (β = 1 - α).
-
-    The factor on π_s is e^-step, so this is π_t (1 - e^(log_ratio - step)), which loses no digits when s is near t: all
-    are kept for masked and uniform noise (log_ratio = 0), else all but those that log_ratio itself lacks.
-    """
-    log_ratio = log_ratio.nan_to_num(nan=0.0)  # -inf - -inf: a part that is zero at every level
-    return share_t * -torch.expm1((log_ratio - step).clamp(max=0.0))
 
 
 def _uniform(shape: torch.Size, generator: torch.Generator) -> Tensor:
