@@ -91,6 +91,19 @@ def test_float32_keeps_its_digits_at_the_ends_of_the_range_and_full_vocabulary(s
     assert torch.allclose(value.double(), exact, rtol=1e-6, atol=0)
 
 
+@pytest.mark.parametrize("shift", [-math.inf, -95.0, -2.0, 0.0, 12.0, 95.0, math.inf])
+@pytest.mark.parametrize("scale", [1.0, 0.5, 0.0, -1.0])
+@pytest.mark.parametrize("levels", [(-60.0, 60.0), (-9.0, 9.0), (-9.0, -8.99), (0.0, 0.001), (8.9, 9.0)])
+def test_arrived_shares_keep_their_digits_in_float32(shift, scale, levels):
+    mixing = HybridMixing(5, 3, shift, scale)
+    t, s = (torch.tensor(level) for level in levels)
+    by_definition = mixing.pi(t.double()) - (t.double() - s.double()).exp() * mixing.pi(s.double())
+    exact = mixing.arrived_shares(t.double(), s.double())
+    assert torch.allclose(mixing.spread(*exact), by_definition, rtol=1e-9, atol=1e-15)
+    for single, double in zip(mixing.arrived_shares(t, s), exact, strict=True):
+        assert torch.allclose(single.double(), double, rtol=1.5e-6, atol=1e-37)
+
+
 def test_an_explicit_uniform_reference_changes_nothing():
     reference = torch.tensor([0.25, 0.25, 0.0, 0.25, 0.25])
     plain, explicit = HybridMixing(5, 2, 0.5), HybridMixing(5, 2, 0.5, reference=reference)

@@ -141,12 +141,11 @@ class HybridMixing:
 
         Nothing cancels, so all digits are kept, for near levels and for the noisiest, where hardly a swap arrives.
         """
-        step = log_snr_s - log_snr_t
+        step, logit = log_snr_s - log_snr_t, self._share_logit(log_snr_t)
         scale = 0.0 if math.isinf(self.shift) else self.scale
-        swapped, masked = self.uniform_share(log_snr_t), self.mask_share(log_snr_t)
-        swap_exponent = (1.0 - scale) * step + _log_mean_exp(swapped, masked, scale * step)
-        mask_exponent = (1.0 + scale) * step + _log_mean_exp(masked, swapped, -scale * step)
-        return swapped * -torch.expm1(-swap_exponent), masked * -torch.expm1(-mask_exponent)
+        swap_exponent = (1.0 - scale) * step + _log_mean_exp(logit, scale * step)
+        mask_exponent = (1.0 + scale) * step + _log_mean_exp(-logit, -scale * step)
+        return torch.sigmoid(logit) * -torch.expm1(-swap_exponent), torch.sigmoid(-logit) * -torch.expm1(-mask_exponent)
 
     def spread(self, swapped: Tensor, masked: Tensor) -> Tensor:
         """The measure with mass `swapped` over the other tokens, shared by ρ, and `masked` at the mask: [..., V]."""
@@ -169,11 +168,10 @@ class HybridMixing:
         return self.scale * self.uniform_share(log_snr) * self.mask_share(log_snr)
 
 
-def _log_mean_exp(share: Tensor, rest: Tensor, exponent: Tensor) -> Tensor:
-    """log(rest + share e^exponent), where share + rest = 1, accurate for small shares and small exponents."""
-    exponent = exponent.clamp(max=80.0)  # beyond it float32 overflows, and 1 - e^-E is one
-    direct = (rest + share * exponent.exp()).log()
-    return torch.where(exponent > -1.0, (share * exponent.expm1()).log1p(), direct)
+def _log_mean_exp(logit: Tensor, exponent: Tensor) -> Tensor:
+    """log(1 - p + p e^exponent), p = sigmoid(logit): accurate for small p, small 1 - p and small exponents alike."""
+    small = (torch.sigmoid(logit) * exponent.expm1()).log1p()
+    return torch.where(exponent.abs() < 1.0, small, torch.logaddexp(logsigmoid(-logit), logsigmoid(logit) + exponent))
 
 
 def _checked_reference(reference: Tensor, vocab_size: int, mask_id: int) -> Tensor:
