@@ -62,6 +62,17 @@ def test_specs_are_frozen():
         ({"objective.noise": "maskd"}, "did you mean 'masked'"),
         ({"objectiv": {}}, "did you mean 'objective'"),
         ({"optimizer.learning_rat": 1}, "did you mean 'learning_rate'"),
+        ({"objective.weigting": "elbo"}, "objective.weigting: unknown key .did you mean 'weighting'"),
+        ({"objective.noise": {"shfit": 0}}, "objective.noise.shfit: unknown key .did you mean 'shift'"),
+        ({"runtime.devise": "cpu"}, "runtime.devise: unknown key .did you mean 'device'"),
+        ({"objective.kind": "difusion"}, "objective.kind: unknown 'difusion' .did you mean 'diffusion'"),
+        ({"objective": {"noise": "masked"}}, "objective.kind: missing"),
+        # The other kind's settings are no answer: an autoregressive objective has no noise.
+        ({"objective.kind": "autoregressive"}, "objective.noise: unknown key; known here: kind$"),
+        ({"optimizer.kind": "adamm"}, "optimizer.kind: .*'adamm' .did you mean 'adamw'"),
+        ({"precision": "bfloat61"}, "did you mean 'bfloat16'"),
+        ({"model": 3}, "model: .*got 3"),
+        ({"validation.num_sequences": 1}, "validation.num_sequences.*greater than 1"),
         ({"objective.noise": {"shift": 0, "scale": 1.5}}, "objective.noise.scale.*less than or equal to 1.*1.5"),
         ({"objective.noise": {"shift": math.nan}}, "shift is NaN"),
         ({"model.num_heads": 3}, "width 64 must be an even multiple of num_heads 3"),
@@ -109,8 +120,8 @@ def test_yaml_cannot_run_code(tmp_path):
 
 
 def test_set_dotted_refuses_a_value_as_group():
-    with pytest.raises(SpecError, match="seed is 1, not a group"):
-        set_dotted({"seed": 1}, "seed.x", 2)
+    with pytest.raises(SpecError, match="a.seed.x: seed is 1, not a group of settings; give seed whole, as in '{x: 2}'"):
+        set_dotted({"a": {"seed": 1}}, "a.seed.x", 2)
 
 
 def test_schedule_may_fill_all_steps():

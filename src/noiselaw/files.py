@@ -43,6 +43,18 @@ def _locked(descriptor: int) -> bool:
     return True
 
 
+def unwritable(path: Path, error: OSError) -> OSError:
+    """`error` again, with the path it struck and the remedy in its message."""
+    reason = error.strerror or str(error)
+    return OSError(error.errno, f"cannot write {path}: {reason}; free space or choose another folder")
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Delete what killed processes left of files they were writing into `folder`. For its only writer."""
+    for path in folder.glob(".*.tmp"):
+        path.unlink(missing_ok=True)
+
+
 def write_atomically(path: Path, write: Callable[[BinaryIO], object]) -> None:
     """Let `write` fill a temporary file beside `path`, force it to disk, then rename it over `path`.
 
@@ -59,8 +71,7 @@ def write_atomically(path: Path, write: Callable[[BinaryIO], object]) -> None:
         sync_folder(path.parent)
     except OSError as error:
         temporary.unlink(missing_ok=True)
-        reason = error.strerror or str(error)
-        raise OSError(error.errno, f"cannot write {path}: {reason}; free space or choose another folder") from error
+        raise unwritable(path, error) from error
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise

@@ -5,13 +5,18 @@ so a resumed run repeats them bit by bit; `speed` rows carry what depends on the
 """
 
 import json
+import mmap
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from noiselaw.files import write_text
+from noiselaw.files import unwritable, write_text
 
 Row = dict[str, Any]
+"""One line of the table; its first key is `kind`."""
+KINDS = ("train", "validation", "speed")
 
 
 def read_rows(path: Path, kind: str | None = None) -> list[Row]:
@@ -23,15 +28,22 @@ def read_rows(path: Path, kind: str | None = None) -> list[Row]:
     return rows if kind is None else [row for row in rows if row["kind"] == kind]
 
 
-def read_tail(path: Path, max_bytes: int = 2**16) -> list[Row]:
-    """The last whole rows of a metrics file, at most `max_bytes` of them: for looking at a run while it trains."""
-    if not path.exists():
-        return []
-    with path.open("rb") as stream:
-        size = stream.seek(0, os.SEEK_END)
-        stream.seek(max(0, size - max_bytes))
-        lines = stream.read().split(b"\n")[:-1]
-    return [json.loads(line) for line in (lines[1:] if size > max_bytes else lines)]
+def read_latest(path: Path) -> dict[str, Row]:
+    """The last whole row of each kind, found from the end: for looking at a run while it trains."""
+    if not path.exists() or not path.stat().st_size:
+        return {}
+    latest = {}
+    with path.open("rb") as stream, mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as content:
+        end = content.rfind(b"\n") + 1
+        for kind in KINDS:
+            start = content.rfind(_row_start(kind), 0, end)
+            if start >= 0:
+                latest[kind] = json.loads(content[start : content.find(b"\n", start)])
+    return latest
+
+
+def _row_start(kind: str) -> bytes:
+    return json.dumps({"kind": kind}).encode().rstrip(b"}")
 
 
 class MetricsLog:
@@ -41,16 +53,29 @@ class MetricsLog:
         """Open the table, keeping only rows up to `resume_step`: later ones will be written again."""
         kept = [row for row in read_rows(path) if row["step"] <= resume_step]
         write_text(path, "".join(json.dumps(row) + "\n" for row in kept))
+        self._path = path
         self._stream = path.open("a", encoding="utf-8")
 
     def append(self, rows: list[Row]) -> None:
         """Write rows through to the operating system. NaN and infinity are refused: they are not JSON."""
-        self._stream.write("".join(json.dumps(row, allow_nan=False) + "\n" for row in rows))
-        self._stream.flush()
+        text = "".join(json.dumps(row, allow_nan=False) + "\n" for row in rows)
+        with self._named_errors():
+            self._stream.write(text)
+            self._stream.flush()
 
     def sync(self) -> None:
         """Force all rows to disk: called before a checkpoint that relies on them."""
-        os.fsync(self._stream.fileno())
+        with self._named_errors():
+            os.fsync(self._stream.fileno())
 
     def close(self) -> None:
-        self._stream.close()
+        with self._named_errors():
+            self._stream.close()
+
+    @contextmanager
+    def _named_errors(self) -> Iterator[None]:
+        """A full disk is reported with the file it struck."""
+        try:
+            yield
+        except OSError as error:
+            raise unwritable(self._path, error) from error

@@ -80,7 +80,7 @@ class NoiseSpec(Spec):
     """Hybrid noise: the share of uniform noise at log-SNR l is u(l) = sigmoid(scale * l + shift)."""
 
     shift: float
-    """b: -inf is masked noise, +inf uniform noise; a name of NOISE_SHIFTS may stand for the whole spec."""
+    """b: -.inf is masked noise, .inf uniform; a name such as masked, balanced or uniform may stand for all three."""
     scale: float = Field(default=1.0, ge=-1.0, le=1.0)
     """a: the process is a Markov chain only for -1 <= a <= 1."""
     reference: Literal["uniform", "unigram"] = "uniform"
@@ -198,7 +198,8 @@ class ScheduleSpec(Spec):
 class ValidationSpec(Spec):
     """How the held-out bound is estimated: fixed tokens, fixed stratified noise levels."""
 
-    num_sequences: int = Field(default=64, gt=0)
+    num_sequences: int = Field(default=64, gt=1)
+    """Two at least: the standard error comes from their differences."""
     draws: int = Field(default=1, gt=0)
     """Noise levels per sequence."""
     num_points: int = Field(default=16, gt=0)
@@ -292,29 +293,49 @@ def parse_spec(spec_class: type[S], values: Mapping[str, Any], origin: str) -> S
 
 
 def _describe(fault: Any, spec_class: type[Spec]) -> str:
-    path = [str(part) for part in fault["loc"] if part not in ("diffusion", AUTOREGRESSIVE)]
+    path, known = _resolve(spec_class, [str(part) for part in fault["loc"]])
     field = ".".join(path)
     if fault["type"] == "extra_forbidden":
-        known = _fields_at(spec_class, path[:-1])
         return f"{field}: unknown key{nearest_name(path[-1], known)}; known here: {', '.join(sorted(known))}"
     if fault["type"] == "missing":
         return f"{field}: missing"
+    if fault["type"] == "union_tag_invalid":
+        tag, tags = fault["ctx"]["tag"], [expected.strip("'") for expected in fault["ctx"]["expected_tags"].split(", ")]
+        return f"{field}.kind: unknown {tag!r}{nearest_name(tag, tags)}; known: {', '.join(tags)}"
+    if fault["type"] == "union_tag_not_found":
+        return f"{field}.kind: missing"
+    if fault["type"] == "literal_error" and isinstance(fault["input"], str):
+        return f"{field}: {fault['msg']} (got {fault['input']!r}{_nearest_literal(fault)})"
     return f"{field}: {fault['msg'].removeprefix('Value error, ')} (got {fault['input']!r})"
 
 
-def _fields_at(spec_class: type[Spec], path: list[str]) -> set[str]:
-    """Names valid below `path`, over all alternatives of a union."""
-    classes = [spec_class]
-    for part in path:
+def _nearest_literal(fault: Any) -> str:
+    known = fault["ctx"]["expected"].replace(" or ", ", ").split(", ")
+    return nearest_name(fault["input"], [name.strip("'") for name in known])
+
+
+def _resolve(spec_class: type[Spec], location: list[str]) -> tuple[list[str], set[str]]:
+    """The keys in a fault's `location`, without the tags that pydantic puts in where kinds fork, and the names of the
+    settings valid beside the last of them.
+    """
+    path, classes, known = [], [spec_class], set[str]()
+    for part in location:
+        tagged = [cls for cls in classes if "kind" in cls.model_fields and cls.model_fields["kind"].default == part]
+        if tagged and len(classes) > 1:
+            classes = tagged
+            continue
+        known = {name for cls in classes for name in cls.model_fields}
         fields = [cls.model_fields[part].annotation for cls in classes if part in cls.model_fields]
-        classes = [cls for annotation in fields for cls in _spec_classes(annotation)]
-    return {name for cls in classes for name in cls.model_fields}
+        classes = [cls for annotation in fields for cls in spec_classes(annotation)] or classes
+        path.append(part)
+    return path, known
 
 
-def _spec_classes(annotation: Any) -> list[type[Spec]]:
+def spec_classes(annotation: Any) -> list[type[Spec]]:
+    """The specs that a field of this annotation may hold."""
     if isinstance(annotation, type) and issubclass(annotation, Spec):
         return [annotation]
-    return [cls for argument in getattr(annotation, "__args__", ()) for cls in _spec_classes(argument)]
+    return [cls for argument in getattr(annotation, "__args__", ()) for cls in spec_classes(argument)]
 
 
 def read_mapping(path: Path) -> dict[str, Any]:
@@ -336,6 +357,9 @@ def set_dotted(values: dict[str, Any], key: str, value: Any) -> None:
     for parent in parents:
         child = values.setdefault(parent, {})
         if not isinstance(child, dict):
-            raise SpecError(f"{key}: {parent} is {child!r}, not a group of settings")
+            raise SpecError(
+                f"{key}: {parent} is {child!r}, not a group of settings; give {parent} whole, as in "
+                f"'{{{last}: {value}}}'"
+            )
         values = child
     values[last] = value

@@ -1,6 +1,7 @@
 """`noiselaw VERB ...`: finds the verb, imports only what it needs, turns users' mistakes into one clear line."""
 
 import sys
+from collections.abc import Iterable
 from dataclasses import dataclass
 from importlib import import_module
 from typing import NoReturn
@@ -60,7 +61,11 @@ def main() -> None:
         return
     words = next((words for words in VERBS if tuple(arguments[: len(words)]) == words), None)
     if words is None:
-        _fail(f"unknown command {' '.join(arguments[:2])!r}\n\n{_help()}")
+        family = [words for words in VERBS if words[0] == arguments[0]]
+        if family and arguments[1:] in ([], ["-h"], ["--help"]):
+            print(_help(family))
+            return
+        _fail(_unknown_command(arguments, family))
     try:
         _call(words, arguments[len(words) :])
     except (ValueError, ArithmeticError, OSError, ImportError) as error:
@@ -85,7 +90,17 @@ def _fail(message: str) -> NoReturn:
     sys.exit(EXIT_USER_ERROR)
 
 
-def _help() -> str:
-    width = max(len(" ".join(words)) for words in VERBS)
-    lines = [f"  {' '.join(words):<{width}}  {verb.help}" for words, verb in VERBS.items()]
-    return "\n".join(["usage: noiselaw COMMAND [--help] ...", "", *lines, "", "  --version"])
+def _unknown_command(arguments: list[str], family: list[tuple[str, ...]]) -> str:
+    from noiselaw.specs import nearest_name  # noqa: PLC0415 (loads pydantic, which help does without)
+
+    known = [" ".join(words) for words in family or VERBS]
+    typed = " ".join(arguments[: 2 if family else 1])
+    return f"unknown command {typed!r}{nearest_name(typed, known)}\n\n{_help(family)}"
+
+
+def _help(shown: Iterable[tuple[str, ...]] = ()) -> str:
+    """Usage and one line for each of the `shown` commands, or for all."""
+    names = {" ".join(words): VERBS[words].help for words in shown or VERBS}
+    width = max(map(len, names))
+    lines = [f"  {name:<{width}}  {meaning}" for name, meaning in names.items()]
+    return "\n".join(["usage: noiselaw COMMAND [--help] ...", "", *lines, *([] if shown else ["", "  --version"])])

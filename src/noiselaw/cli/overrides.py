@@ -5,16 +5,18 @@ from typing import Any, TypeVar
 
 import yaml
 
-from noiselaw.specs import Spec, SpecError, parse_spec, read_mapping, set_dotted
+from noiselaw.specs import Spec, SpecError, nearest_name, parse_spec, read_mapping, set_dotted
 
 S = TypeVar("S", bound=Spec)
 
 
-def read_with_overrides(spec_class: type[S], path: Path, words: list[str]) -> S:
+def read_with_overrides(spec_class: type[S], path: Path, words: list[str], options: tuple[str, ...]) -> S:
     """The spec in the YAML or JSON file `path`, with the settings in `words` in place of its own.
 
-    Raises SpecError naming the file or setting at fault.
+    `options` are what the command takes beside settings: a misspelt one ends up here too. Raises SpecError naming the
+    file, setting or option at fault.
     """
+    _check_options(words, [*spec_class.model_fields, *options])
     values = read_mapping(path)
     for key, value in parse_overrides(words):
         set_dotted(values, key, value)
@@ -33,11 +35,19 @@ def parse_overrides(words: list[str]) -> list[tuple[str, Any]]:
             raise SpecError(f"command line: unexpected {word!r}; settings are given as --key value")
         key, equals, value = word[2:].partition("=")
         if not equals:
-            if not rest:
-                raise SpecError(f"command line: --{key} needs a value")
+            if not rest or rest[0].startswith("--"):
+                raise SpecError(f"command line: --{key} needs a value, as in --{key} true")
             value = rest.pop(0)
         try:
             pairs.append((key, yaml.safe_load(value)))
         except yaml.YAMLError as error:
             raise SpecError(f"command line: --{key}: {value!r} is not a value ({error})") from None
     return pairs
+
+
+def _check_options(words: list[str], known: list[str]) -> None:
+    """Raises SpecError for an option that is neither a setting nor the command's own, with the nearest that is."""
+    for word in words:
+        name = word.removeprefix("--").partition("=")[0].partition(".")[0].replace("-", "_")
+        if word.startswith("--") and name not in known:
+            raise SpecError(f"command line: unknown option --{name}{nearest_name(name, known)}")

@@ -1,6 +1,5 @@
 """A run's progress on the terminal: loss, bits per byte, tokens per second, utilisation, time left."""
 
-import sys
 from typing import Any
 
 from rich.console import Console
@@ -14,8 +13,8 @@ from noiselaw.units import bits_per_byte_from_nats_per_token
 class ProgressBar:
     """An observer of `noiselaw.train.loop.train`: a bar on a terminal, one line per validation elsewhere."""
 
-    def __init__(self) -> None:
-        self._console = Console(stderr=True)
+    def __init__(self, console: Console | None = None) -> None:
+        self._console = console or Console(stderr=True)
         self._progress = Progress(
             TextColumn("{task.description}"),
             BarColumn(bar_width=24),
@@ -25,7 +24,7 @@ class ProgressBar:
             TextColumn("left"),
             TimeRemainingColumn(),
             console=self._console,
-            disable=not sys.stderr.isatty(),
+            disable=not self._console.is_terminal,
         )
         self._bytes_per_token = 1.0
         self._loss = ""
@@ -34,11 +33,10 @@ class ProgressBar:
 
     def started(self, spec: RunSpec, facts: dict[str, Any], step: int) -> None:
         self._bytes_per_token = facts["bytes_per_token"]
-        self._console.print(
+        self._say(
             f"{spec.name}: {facts['group']}, {facts['non_embedding_parameters']:,} non-embedding parameters, "
             f"{spec.num_tokens:,} tokens in {spec.schedule.num_steps:,} steps"
-            + (f", continuing after step {step:,}" if step else ""),
-            highlight=False,
+            + (f", continuing after step {step:,}" if step else "")
         )
         self._progress.start()
         self._task = self._progress.add_task(spec.name, total=spec.schedule.num_steps, completed=step, status="")
@@ -50,10 +48,14 @@ class ProgressBar:
         self._progress.update(self._task, completed=max(row["step"] for row in rows), status=status)
 
     def message(self, text: str) -> None:
-        self._console.print(f"warning: {text}", highlight=False)
+        self._say(f"warning: {text}")
 
     def close(self) -> None:
         self._progress.stop()
+
+    def _say(self, text: str) -> None:
+        """Print one line that stays, cut nowhere: in a file lines have any length."""
+        self._console.print(text, highlight=False, markup=False, soft_wrap=True)
 
     def _read(self, row: Row) -> None:
         if row["kind"] == "train":
@@ -65,6 +67,4 @@ class ProgressBar:
             bits = bits_per_byte_from_nats_per_token(row["loss"], self._bytes_per_token)
             self._validation = f"held-out {row['loss']:.3f} nats  {bits:.3f} bits/byte"
             if self._progress.disable:
-                self._console.print(
-                    f"step {row['step']:,}: {self._validation}  {self._loss}  {self._speed}", highlight=False
-                )
+                self._say(f"step {row['step']:,}: {self._validation}  {self._loss}  {self._speed}")

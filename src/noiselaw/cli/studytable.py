@@ -10,6 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from noiselaw.study.ledger import RunState, Status
+from noiselaw.study.timing import seconds_left
 
 STYLES = {Status.WAITING: "dim", Status.STARTED: "bold", Status.DONE: "green", Status.FAILED: "red"}
 LINE_SECONDS = 30.0
@@ -24,7 +25,6 @@ class StudyDisplay:
             Live(console=self._console, refresh_per_second=2, transient=True) if self._console.is_terminal else None
         )
         self._started = time.monotonic()
-        self._first_progress: tuple[float, float] | None = None
         self._last_line = 0.0
 
     def __enter__(self) -> Self:
@@ -40,30 +40,19 @@ class StudyDisplay:
 
     def say(self, text: str) -> None:
         """Print one line that stays."""
-        self._console.print(f"[{self._elapsed()}] {text}", highlight=False, markup=False)
+        self._console.print(f"[{self._elapsed()}] {text}", highlight=False, markup=False, soft_wrap=True)
 
-    def update(self, title: str, states: list[RunState]) -> None:
+    def update(self, title: str, states: list[RunState], num_workers: int) -> None:
         """Show the runs of one stage."""
-        total = sum(state.run.flops for state in states)
-        done = sum(state.run.flops * state.progress for state in states)
         line = f"{title}: {sum(state.status is Status.DONE for state in states)} of {len(states)} runs done"
-        line += self._time_left(done, total)
+        left = seconds_left(states, num_workers)
+        line += "" if left is None else f", about {_clock(left)} left"
         if self._live is not None:
-            self._live.update(Group(study_table(states), Text(f"[{self._elapsed()}] {line}")))
+            # The line comes first: a terminal too low for the table loses the end of it.
+            self._live.update(Group(Text(f"[{self._elapsed()}] {line}"), study_table(states)))
         elif time.monotonic() - self._last_line >= LINE_SECONDS:
             self._last_line = time.monotonic()
             self.say(line)
-
-    def _time_left(self, done: float, total: float) -> str:
-        """From the work done since this stage was first shown."""
-        now = time.monotonic()
-        if self._first_progress is None or done < self._first_progress[1]:
-            self._first_progress = (now, done)
-        since, before = self._first_progress
-        if done <= before:
-            return ""
-        left = (total - done) * (now - since) / (done - before)
-        return f", about {_clock(left)} left"
 
     def _elapsed(self) -> str:
         return _clock(time.monotonic() - self._started)

@@ -1,7 +1,7 @@
 """`noiselaw train SPEC.yaml [--out DIR] [--key value ...]`: train one model, or continue where it stopped."""
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Annotated
 
@@ -9,6 +9,7 @@ import tyro
 
 from noiselaw.cli.overrides import read_with_overrides
 from noiselaw.cli.progress import ProgressBar
+from noiselaw.cli.settings import describe_settings
 from noiselaw.specs import RunSpec
 from noiselaw.train.loop import Observer
 from noiselaw.train.loop import train as train_run
@@ -21,12 +22,13 @@ class TrainArguments:
 
     Any setting of the spec can be given as --key value, for example
     --optimizer.learning-rate 0.3 --objective.noise uniform --schedule.num-steps 2000.
+    `noiselaw train --settings` lists them all.
     """
 
     spec: Annotated[Path, tyro.conf.Positional]
-    """YAML or JSON file with the settings of the run (RunSpec)."""
+    """YAML or JSON file with the settings of the run, or the folder of a run to continue."""
     out: Path | None = None
-    """Run folder; by default runs/NAME, or the spec's own folder when SPEC is the spec.json of a run."""
+    """Run folder; by default runs/NAME, or where SPEC is that of a run, its folder."""
     quiet: bool = False
     """No progress bar."""
     measure: float | None = None
@@ -35,12 +37,17 @@ class TrainArguments:
 
 def train(arguments: list[str]) -> None:
     """Read the command line, train, print the result."""
+    if arguments == ["--settings"]:
+        print(describe_settings(RunSpec))
+        return
     parsed, overrides = tyro.cli(TrainArguments, prog="noiselaw train", args=arguments, return_unknown_args=True)
-    spec = read_with_overrides(RunSpec, parsed.spec, overrides)
+    path = parsed.spec / "spec.json" if parsed.spec.is_dir() else parsed.spec
+    options = tuple(field.name for field in fields(TrainArguments))
+    spec = read_with_overrides(RunSpec, path, overrides, options)
     if parsed.measure is not None:
         print(json.dumps(measure_throughput(spec, parsed.measure).record()))
         return
-    folder = parsed.out or (parsed.spec.parent if parsed.spec.name == "spec.json" else Path("runs") / spec.name)
+    folder = parsed.out or (path.parent if path.name == "spec.json" else Path("runs") / spec.name)
     observers: list[Observer] = [] if parsed.quiet else [ProgressBar()]
     if spec.runtime.tensorboard:
         from noiselaw.cli.tensorboard import TensorBoardObserver  # noqa: PLC0415 (an optional package)

@@ -33,7 +33,7 @@ from noiselaw.data.shards import TokenData, open_tokens
 from noiselaw.data.sources import Document, ReadOptions, SourceFile, find_files, read_documents
 from noiselaw.data.tokenizer import TextTokenizer, bpe_size, load_tokenizer, sample_texts, tokenizer_file, train_bpe
 from noiselaw.data.writer import SplitWriter
-from noiselaw.files import only_writer, sync_folder, write_text
+from noiselaw.files import only_writer, sync_folder, unwritable, write_text
 
 BPE_SAMPLE_CHARS = 8_000_000
 """A tokenizer is trained on at most this much text: more changes the merges little and takes longer."""
@@ -261,8 +261,7 @@ def _new_folder(out: Path) -> Iterator[Path]:
             temporary.rename(out)
         except OSError as error:
             shutil.rmtree(temporary, ignore_errors=True)
-            reason = error.strerror or str(error)
-            raise OSError(error.errno, f"cannot write {out}: {reason}; free space or choose another folder") from error
+            raise unwritable(out, error) from error
         except BaseException:
             shutil.rmtree(temporary, ignore_errors=True)
             raise

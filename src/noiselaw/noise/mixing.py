@@ -137,7 +137,7 @@ class HybridMixing:
 
         With Δ = λ_s - λ_t, either is its share at t times 1 - e^-E, where
 
-            E = (1 - a) Δ + log(1 - u_t + u_t e^(aΔ)) for swaps,    E = (1 + a) Δ + log(u_t + (1 - u_t) e^(-aΔ)) for masks.
+            E = (1 - a) Δ + log(1 - u_t + u_t e^(aΔ)) for swaps, (1 + a) Δ + log(u_t + (1 - u_t) e^(-aΔ)) for masks.
 
         Nothing cancels, so all digits are kept, for near levels and for the noisiest, where hardly a swap arrives.
         """

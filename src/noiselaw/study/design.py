@@ -7,7 +7,7 @@ Constant learning rate and one run per (noise, size): every point of a run's los
 import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -63,7 +63,7 @@ class StudySpec(Spec):
     groups: list[str] = Field(min_length=1)
     """Noises by name (masked, low-uniform, balanced, high-uniform, uniform) and `autoregressive`."""
     shapes: list[Shape] = Field(min_length=4)
-    budgets_flops: list[float] = Field(min_length=4)
+    budgets_flops: list[Annotated[float, Field(gt=0, allow_inf_nan=False)]] = Field(min_length=4)
     """Compute at which losses are compared: training FLOPs without embedding and head, C = M * D."""
     batch_tokens: PowerLawSpec
     """Batch of a run from the tokens it will see, rounded to whole sequences (spec section 7: B* rises with D)."""
@@ -76,11 +76,16 @@ class StudySpec(Spec):
     """Runs side by side, each on its own share of the cores; None: as many as a short measurement finds fastest."""
 
     @model_validator(mode="after")
-    def _groups_are_known(self) -> Self:
+    def _lists_make_sense(self) -> Self:
         known = [*NOISE_SHIFTS, AUTOREGRESSIVE]
         for group in [*self.groups, *self.confirmation.groups]:
             if group not in known:
                 raise ValueError(f"unknown group {group!r}{nearest_name(group, known)}; known: {', '.join(known)}")
+        for name in ("groups", "shapes", "budgets_flops"):
+            values = getattr(self, name)
+            twice = next((value for index, value in enumerate(values) if value in values[:index]), None)
+            if twice is not None:
+                raise ValueError(f"{name} names {twice!r} twice; once is enough")
         missing = set(self.confirmation.groups) - set(self.groups)
         if missing:
             raise ValueError(f"confirmation.groups names {sorted(missing)}, which are not among the study's groups")
@@ -129,25 +134,31 @@ def planned_run(site: Site, role: Role, group: str, shape: Shape, budget_flops: 
 
     Raises SpecError for settings the recipe may not fix, or a run that would see its data more than once.
     """
-    study, data = site.study, site.data
-    model = model_spec(study, shape)
-    flops = flops_per_token(model.shape(data.vocab_size), study.data.sequence_length)
-    spec = parse_spec(RunSpec, _run_settings(site, group, model, budget_flops / flops), "recipe: run")
+    data = site.data
+    spec = _run_spec(site.study, site.folder / "data", group, shape, budget_flops)
     available = data.split("train").num_tokens
     if spec.num_tokens > available:
         raise SpecError(
             f"recipe: {group} with {shape.num_layers} layers of width {shape.width} needs {spec.num_tokens:,} tokens "
             f"for {budget_flops:.2g} FLOPs but the data holds {available:,}; prepare more text or lower the budgets"
         )
+    model_shape = spec.model.shape(data.vocab_size)
     name = f"{group}-L{shape.num_layers}-d{shape.width}-{spec.fingerprint(data.fingerprint)[:8]}"
     return PlannedRun(
         role=role,
         group=group,
         spec=spec.model_copy(update={"name": name}),
         folder=site.folder / "runs" / name,
-        non_embedding_parameters=parameter_counts(model.shape(data.vocab_size)).non_embedding,
-        flops_per_token=flops,
+        non_embedding_parameters=parameter_counts(model_shape).non_embedding,
+        flops_per_token=flops_per_token(model_shape, spec.data.sequence_length),
     )
+
+
+def check_recipe(study: StudySpec) -> None:
+    """Raises SpecError for what is wrong with the recipe's runs, as far as it shows without any data."""
+    for group in study.groups:
+        for shape in (*study.shapes, *study.confirmation.candidates):
+            _run_spec(study, Path("data"), group, shape, max(study.budgets_flops))
 
 
 def model_spec(study: StudySpec, shape: Shape) -> ModelSpec:
@@ -159,8 +170,15 @@ DECIDED = ("name", "seed", "data", "objective", "batch_sequences")
 """Settings of a run that follow from the study and may not be fixed under `run`."""
 
 
-def _run_settings(site: Site, group: str, model: ModelSpec, num_tokens: float) -> dict[str, Any]:
-    study = site.study
+def _run_spec(study: StudySpec, data: Path, group: str, shape: Shape, budget_flops: float) -> RunSpec:
+    """The run of `shape` that spends the budget on tokens in the folder `data`. Raises SpecError as `planned_run`."""
+    model = model_spec(study, shape)
+    # Embedding and head are not counted, so any vocabulary gives the same.
+    flops = flops_per_token(model.shape(vocab_size=1), study.data.sequence_length)
+    return parse_spec(RunSpec, _run_settings(study, data, group, model, budget_flops / flops), "recipe: run")
+
+
+def _run_settings(study: StudySpec, data: Path, group: str, model: ModelSpec, num_tokens: float) -> dict[str, Any]:
     clash = set(DECIDED) & study.run.keys()
     if clash:
         raise SpecError(f"recipe: run sets {', '.join(sorted(clash))}, which the study decides; remove it")
@@ -173,7 +191,7 @@ def _run_settings(site: Site, group: str, model: ModelSpec, num_tokens: float) -
     return {
         **shared,
         "seed": study.seed,
-        "data": {"path": site.folder / "data", "sequence_length": length},
+        "data": {"path": data, "sequence_length": length},
         "objective": objective,
         "model": model.model_dump(),
         "batch_sequences": batch_sequences,

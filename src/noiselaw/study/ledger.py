@@ -5,7 +5,7 @@ from enum import Enum
 from typing import Any
 
 from noiselaw.files import read_json
-from noiselaw.metrics import read_tail
+from noiselaw.metrics import read_latest
 from noiselaw.study.design import PlannedRun
 
 
@@ -54,7 +54,7 @@ def read_state(run: PlannedRun) -> RunState:
         record = read_json(result)
         step = run.spec.schedule.num_steps
         return RunState(run, Status.DONE, step, record["validation"], record["speed"], failure=None)
-    latest = {row["kind"]: row for row in read_tail(run.folder / "metrics.jsonl")}
+    latest = read_latest(run.folder / "metrics.jsonl")
     failed = failure.exists()
     return RunState(
         run=run,

@@ -4,31 +4,41 @@ Every stage reads what the one before left on disk and can be repeated: runs tha
 prediction that stands is not written anew. The prediction is on disk before the run that tests it starts.
 """
 
-import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Protocol
 
 from noiselaw.accounting import DEFAULT_CONVENTION
+from noiselaw.data.manifest import MANIFEST_NAME
 from noiselaw.data.prepare import prepare
 from noiselaw.data.shards import TokenData, open_tokens
-from noiselaw.files import only_writer, read_json, write_json, write_text
+from noiselaw.files import only_writer, read_json, remove_leftovers, write_json, write_text
 from noiselaw.laws import IsoflopFit, fit_isoflop, plan_run, to_json
 from noiselaw.metrics import read_rows
+from noiselaw.specs import parse_spec
 from noiselaw.study.collect import curve_rows, loss_curves, machine_facts, throughput_rows, write_csv
-from noiselaw.study.design import PlannedRun, Site, StudySpec, grid_runs, model_spec, planned_run
-from noiselaw.study.executors.local import execute, log_tail
+from noiselaw.study.design import (
+    PlannedRun,
+    Shape,
+    Site,
+    StudySpec,
+    check_recipe,
+    grid_runs,
+    model_spec,
+    planned_run,
+)
+from noiselaw.study.executors.local import execute, log_tail, worker_count
 from noiselaw.study.layout import choose_layout
 from noiselaw.study.ledger import RunState, Status, read_state
+from noiselaw.study.timing import Stopwatch, read_elapsed, timed
 
 
 class Display(Protocol):
     """Where a study's progress is shown."""
 
     def say(self, text: str) -> None: ...
-    def update(self, title: str, states: list[RunState]) -> None: ...
+    def update(self, title: str, states: list[RunState], num_workers: int) -> None: ...
 
 
 class RunsFailedError(ValueError):
@@ -43,29 +53,32 @@ def run_study(study: StudySpec, folder: Path, display: Display) -> None:
         FolderInUseError: another process runs a study in the folder.
         RunsFailedError: a run failed; its folder says why.
     """
+    check_recipe(study)
     check_folder(folder)
     folder.mkdir(parents=True, exist_ok=True)
     with only_writer(folder):
+        remove_leftovers(folder)
+        check_same_recipe(study, folder)
         write_text(folder / "recipe.json", study.model_dump_json(indent=1) + "\n")
         _run_stages(study, folder, display)
 
 
 def _run_stages(study: StudySpec, folder: Path, display: Display) -> None:
-    with _timed(folder, "data"):
+    with timed(folder, "data"):
         data = prepare_data(study, folder, display)
     site = Site(study, folder, data)
     grid = grid_runs(site)
-    with _timed(folder, "grid"):
+    with timed(folder, "grid") as watch:
         num_workers = study.num_workers or choose_layout(folder, grid, display.say)
-        run_all(grid, num_workers, "grid", display)
+        run_all(grid, num_workers, "grid", display, watch)
     write_tables(folder, grid)
     fits = fit_isoflop(loss_curves(grid), study.budgets_flops)
     write_json(folder / "laws.json", to_json(fits, DEFAULT_CONVENTION))
     for group, fit in fits.items():
         display.say(f"{group}: {describe_law(fit)}")
     confirmation = plan_confirmation(site, fits)
-    with _timed(folder, "confirmation"):
-        run_all(list(confirmation.values()), num_workers, "confirmation", display)
+    with timed(folder, "confirmation") as watch:
+        run_all(list(confirmation.values()), num_workers, "confirmation", display, watch)
     write_tables(folder, [*grid, *confirmation.values()])
     for group, result in compare(folder, confirmation).items():
         display.say(
@@ -76,8 +89,21 @@ def _run_stages(study: StudySpec, folder: Path, display: Display) -> None:
 
 
 def planned_runs(study: StudySpec, folder: Path) -> list[RunState]:
-    """The state of every run of the grid. Raises ValueError when the study has not been started in `folder`."""
-    return [read_state(run) for run in grid_runs(Site(study, folder, open_tokens(folder / "data", verify=False)))]
+    """The state of every run: the grid, and the confirming runs once they are planned.
+
+    Raises ValueError when no study has been started in `folder`, or its data are not prepared yet.
+    """
+    if not (folder / "recipe.json").exists():
+        raise ValueError(f"{folder}: no study has been started here; start it with `noiselaw study run`")
+    if not (folder / "data" / MANIFEST_NAME).exists():
+        raise ValueError(f"{folder}: its data are still being prepared; ask again in a minute")
+    site = Site(study, folder, open_tokens(folder / "data", verify=False))
+    runs = grid_runs(site)
+    if (folder / "prediction.json").exists():
+        for group, plan in read_json(folder / "prediction.json")["groups"].items():
+            shape = Shape(num_layers=plan["layers"], width=plan["width"], num_heads=plan["heads"])
+            runs.append(planned_run(site, "confirmation", group, shape, study.confirmation_flops))
+    return [read_state(run) for run in runs]
 
 
 def describe_law(fit: IsoflopFit) -> str:
@@ -91,8 +117,31 @@ def describe_law(fit: IsoflopFit) -> str:
 
 def check_folder(folder: Path) -> None:
     """Raises ValueError when `folder` holds something else than a study."""
-    if not (folder / "recipe.json").exists() and folder.exists() and any(folder.iterdir()):
+    if (folder / "recipe.json").exists() or not folder.exists():
+        return
+    # Hidden files may be what a kill left of the first one written.
+    if not folder.is_dir() or any(not item.name.startswith(".") for item in folder.iterdir()):
         raise ValueError(f"{folder}: is not empty and holds no study; choose an empty or new folder for --out")
+
+
+def check_same_recipe(study: StudySpec, folder: Path) -> None:
+    """Raises ValueError when a prediction stands in `folder` that another recipe made: it would be overwritten."""
+    if not (folder / "prediction.json").exists():
+        return
+    before = _identity(parse_spec(StudySpec, read_json(folder / "recipe.json"), str(folder / "recipe.json")))
+    changed = [f"{key} was {before[key]!r}" for key, value in _identity(study).items() if value != before[key]]
+    if changed:
+        raise ValueError(
+            f"{folder}: holds the prediction of another recipe ({'; '.join(changed)}); choose another --out, or "
+            "restore these settings"
+        )
+
+
+def _identity(study: StudySpec) -> dict[str, Any]:
+    """What a recipe says of its results: all but its name and how runs execute."""
+    values = study.model_dump(mode="json", exclude={"name", "num_workers"})
+    values["run"] = {key: value for key, value in values["run"].items() if key != "runtime"}
+    return values
 
 
 def prepare_data(study: StudySpec, folder: Path, display: Display) -> TokenData:
@@ -103,17 +152,26 @@ def prepare_data(study: StudySpec, folder: Path, display: Display) -> TokenData:
     return data
 
 
-def run_all(runs: list[PlannedRun], num_workers: int, stage: str, display: Display) -> None:
+def run_all(runs: list[PlannedRun], most_workers: int, stage: str, display: Display, watch: Stopwatch) -> None:
     """Execute the runs that are not done. Raises RunsFailedError naming those that did not finish."""
     left = [run for run in runs if read_state(run).status is not Status.DONE]
     if not left:
         return
     display.say(f"{stage}: {len(left)} of {len(runs)} runs to do")
-    exits = execute(left, num_workers, lambda: display.update(stage, [read_state(run) for run in runs]))
-    failed = [exit_ for exit_ in exits if exit_.code != 0]
+    # By all runs, not by those left: a run that is continued must get as many threads as it had before.
+    num_workers = worker_count(most_workers, len(runs))
+
+    def on_poll() -> None:
+        display.update(stage, [read_state(run) for run in runs], num_workers)
+        watch.save_now_and_then()
+
+    failed = [exit_ for exit_ in execute(left, num_workers, on_poll) if exit_.code != 0]
     if failed:
-        reports = "\n".join(f"{exit_.run.folder} (exit {exit_.code}):\n{log_tail(exit_.run)}" for exit_ in failed)
-        raise RunsFailedError(f"{len(failed)} of {len(left)} runs did not finish; the rest is kept.\n{reports}")
+        reports = "\n".join(f"{exit_.run.folder} ({exit_.reason}):\n{log_tail(exit_.run)}" for exit_ in failed)
+        raise RunsFailedError(
+            f"{len(failed)} of {len(left)} runs did not finish; the rest is kept, and the same command tries them "
+            f"again.\n{reports}"
+        )
 
 
 def plan_confirmation(site: Site, fits: Mapping[str, IsoflopFit]) -> dict[str, PlannedRun]:
@@ -174,7 +232,7 @@ def write_tables(folder: Path, runs: Sequence[PlannedRun]) -> None:
 
 def write_study_record(study: StudySpec, folder: Path, data: TokenData, runs: Sequence[PlannedRun]) -> None:
     """study.json: what was studied, on what machine, how long it took."""
-    elapsed = _elapsed(folder)
+    elapsed = read_elapsed(folder)
     train = data.split("train")
     record = {
         "name": study.name,
@@ -194,20 +252,3 @@ def write_study_record(study: StudySpec, folder: Path, data: TokenData, runs: Se
         },
     }
     write_json(folder / "study.json", record)
-
-
-@contextmanager
-def _timed(folder: Path, stage: str) -> Iterator[None]:
-    """Add the wall-clock time of the block to the study's record, also when it is interrupted."""
-    start = time.monotonic()
-    try:
-        yield
-    finally:
-        elapsed = _elapsed(folder)
-        elapsed[stage] = elapsed.get(stage, 0.0) + time.monotonic() - start
-        write_json(folder / "elapsed.json", elapsed)
-
-
-def _elapsed(folder: Path) -> dict[str, float]:
-    path = folder / "elapsed.json"
-    return read_json(path) if path.exists() else {}

@@ -2,7 +2,7 @@
 
 A batch is a pure function of (seed, step), so a run's state is its checkpoint and nothing else. What is on disk at any
 time: `spec.json` (what the run is), `run.json` (facts derived from it), `metrics.jsonl`, `checkpoints/`, and at the end
-`result.json`, or `failure.json` when the loss stopped being a number.
+`result.json`, or `failure.json` when the loss or a weight stopped being a number.
 """
 
 import math
@@ -17,7 +17,7 @@ import torch
 
 from noiselaw.accounting import DEFAULT_CONVENTION, flops_per_token, head_flops_per_token, parameter_counts
 from noiselaw.data.shards import TokenData, open_tokens
-from noiselaw.files import only_writer, read_json, write_json, write_text
+from noiselaw.files import only_writer, read_json, remove_leftovers, write_json, write_text
 from noiselaw.metrics import MetricsLog, Row, read_rows
 from noiselaw.specs import RunSpec
 from noiselaw.train.checkpoint import newest_valid, restore, save_checkpoint
@@ -28,7 +28,8 @@ from noiselaw.train.validation import BoundEstimate, Validator
 from noiselaw.units import bits_per_byte_from_nats_per_token
 
 FLUSH_STEPS = 10
-"""Steps between host synchronisations: losses are read, checked and written this often."""
+FLUSH_SECONDS = 1.0
+"""Losses are read from the device, checked and written after so many steps or so long, whichever comes first."""
 
 STOPPING_SECONDS = 10.0
 """How long a run waits for a process that still works in its folder: one that was told to stop saves first."""
@@ -42,7 +43,7 @@ class RunFolderError(ValueError):
 
 
 class NonFiniteLossError(ArithmeticError):
-    """Training produced a loss that is not a number: names the step and the last good checkpoint."""
+    """Training produced a loss or weights that are not finite numbers: names the fault, the step and the remedy."""
 
 
 class Observer(Protocol):
@@ -81,7 +82,7 @@ def train(spec: RunSpec, folder: Path, observers: list[Observer]) -> dict[str, A
         RunFolderError: the folder holds something else.
         FolderInUseError: another process trains in the folder.
         CheckpointError: its checkpoints belong to another spec.
-        NonFiniteLossError: the loss became NaN or infinite; the last checkpoint before it is intact.
+        NonFiniteLossError: the loss or a weight became NaN or infinite; the last checkpoint before it is intact.
         OSError: the disk is full; the last checkpoint is intact.
         Interrupted: Ctrl-C or SIGTERM; a checkpoint of the last step is on disk.
     """
@@ -92,6 +93,8 @@ def train(spec: RunSpec, folder: Path, observers: list[Observer]) -> dict[str, A
         return read_json(folder / "result.json")
     folder.mkdir(parents=True, exist_ok=True)
     with only_writer(folder, STOPPING_SECONDS):
+        remove_leftovers(folder)
+        remove_leftovers(folder / "checkpoints")
         write_text(folder / "spec.json", spec.model_dump_json(indent=1) + "\n")
         if spec.runtime.num_threads is not None:
             torch.set_num_threads(spec.runtime.num_threads)
@@ -104,7 +107,7 @@ def train(spec: RunSpec, folder: Path, observers: list[Observer]) -> dict[str, A
 
 def _train_to_the_end(run: Run, observers: list[Observer]) -> None:
     spec, validate_at = run.spec, set(validation_steps(run.spec))
-    started = saved = time.monotonic()
+    started = saved = flushed = time.monotonic()
     first_step = run.step
     with stop_on_signal() as stop, closing(run.log):
         while run.step < spec.schedule.num_steps:
@@ -112,8 +115,10 @@ def _train_to_the_end(run: Run, observers: list[Observer]) -> None:
             run.step = record.step
             run.num_live_tokens += record.num_live_tokens
             run.pending.append(record)
-            if run.step % FLUSH_STEPS == 0 or run.step in validate_at:
+            now = time.monotonic()
+            if run.step % FLUSH_STEPS == 0 or now - flushed >= FLUSH_SECONDS or run.step in validate_at:
                 _flush(run, observers, _speed_row(run, first_step, started))
+                flushed = now
             if run.step in validate_at:
                 _validate(run, observers)
             if stop or time.monotonic() - saved >= spec.runtime.checkpoint_every_seconds:
@@ -169,8 +174,6 @@ def _prepare(spec: RunSpec, folder: Path, data: TokenData, machine: Machine, obs
     fingerprint = spec.fingerprint(data.fingerprint)
     training = Training.build(spec, data, machine.device)
     checkpoint, faults = newest_valid(folder / "checkpoints", fingerprint)
-    for fault in faults:
-        _tell(observers, fault)
     if checkpoint is not None:
         restore(checkpoint, training.model, training.optimizer)
     facts = run_facts(spec, data, fingerprint) | {"machine": machine.facts(training.precision.dtype)}
@@ -192,6 +195,8 @@ def _prepare(spec: RunSpec, folder: Path, data: TokenData, machine: Machine, obs
     )
     for observer in observers:
         observer.started(spec, facts, step)
+        for fault in faults:
+            observer.message(fault)
     return run
 
 
@@ -210,18 +215,17 @@ def _flush(run: Run, observers: list[Observer], speed: Row | None = None) -> Non
     rows = [] if speed is None else [speed]
     for record, loss, norm in zip(run.pending, losses, norms, strict=True):
         if not (math.isfinite(loss) and math.isfinite(norm)):
-            raise _failure(run, record.step, loss, norm)
+            raise _failure(run, record.step, f"loss {loss} with gradient norm {norm}")
         rate = run.spec.optimizer.learning_rate * record.learning_rate_factor
         rows.append(_row(run, "train", record.step, loss=loss, gradient_norm=norm, learning_rate=rate))
     run.pending.clear()
     _write(run, observers, rows)
 
 
-def _failure(run: Run, step: int, loss: float, norm: float) -> NonFiniteLossError:
-    report = {"step": step, "loss": repr(loss), "gradient_norm": repr(norm)}
-    write_json(run.folder / "failure.json", report)
+def _failure(run: Run, step: int, fault: str) -> NonFiniteLossError:
+    write_json(run.folder / "failure.json", {"step": step, "fault": fault})
     return NonFiniteLossError(
-        f"{run.folder}: loss {loss} with gradient norm {norm} at step {step}; the checkpoints before it are intact. "
+        f"{run.folder}: {fault} at step {step}; the checkpoints before it are intact. "
         f"Lower optimizer.learning_rate (now {run.spec.optimizer.learning_rate}) or lengthen schedule.warmup_steps "
         "and train in a new folder"
     )
@@ -230,6 +234,8 @@ def _failure(run: Run, step: int, loss: float, norm: float) -> NonFiniteLossErro
 def _validate(run: Run, observers: list[Observer]) -> None:
     training = run.training
     estimate: BoundEstimate = run.validator.estimate(training.model, training.precision, training.head)
+    if not math.isfinite(estimate.loss):
+        raise _failure(run, run.step, f"held-out loss {estimate.loss}")
     bits = bits_per_byte_from_nats_per_token(estimate.loss, run.facts["bytes_per_token"])
     _write(run, observers, [_row(run, "validation", run.step, **estimate.as_row(), bits_per_byte=bits)])
 
@@ -262,6 +268,9 @@ def _write(run: Run, observers: list[Observer], rows: list[Row]) -> None:
 
 def _checkpoint(run: Run, observers: list[Observer]) -> None:
     _flush(run, observers)
+    # The last update may have overflowed although its loss and gradient were finite.
+    if not all(bool(parameter.isfinite().all()) for parameter in run.training.model.parameters()):
+        raise _failure(run, run.step, "weights that are not finite")
     run.log.sync()
     save_checkpoint(
         run.folder / "checkpoints",
@@ -280,8 +289,3 @@ def _finish(run: Run) -> dict[str, Any]:
     result = {"fingerprint": run.fingerprint, "validation": last, "speed": next(speeds, None)}
     write_json(run.folder / "result.json", result)
     return result
-
-
-def _tell(observers: list[Observer], text: str) -> None:
-    for observer in observers:
-        observer.message(text)

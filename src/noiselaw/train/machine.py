@@ -59,9 +59,14 @@ def resolve_device(name: str) -> torch.device:
     """`auto` is cuda where there is one, else cpu. Raises ValueError for a device this machine lacks."""
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    device = torch.device(name)
-    if device.type == "cuda" and not torch.cuda.is_available():
-        raise ValueError(f"runtime.device is {name!r} but torch sees no GPU; use cpu or auto")
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise ValueError(f"runtime.device is {name!r}, no device torch knows; use auto, cpu or cuda") from error
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise ValueError(
+            f"runtime.device is {name!r} but torch sees {torch.cuda.device_count()} GPUs here; use cpu or auto"
+        )
     return device
 
 

@@ -11,6 +11,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import IO
 
+from noiselaw.files import write_text
 from noiselaw.study.design import PlannedRun
 
 POLL_SECONDS = 1.0
@@ -25,6 +26,11 @@ class Exit:
     run: PlannedRun
     code: int
 
+    @property
+    def reason(self) -> str:
+        """The exit code, or the signal that ended it."""
+        return f"exit {self.code}" if self.code >= 0 else f"killed by {signal.Signals(-self.code).name}"
+
 
 @dataclass(frozen=True, slots=True)
 class _Worker:
@@ -33,19 +39,29 @@ class _Worker:
     cores: tuple[int, ...]
 
 
+def worker_count(num_workers: int, num_runs: int) -> int:
+    """How many of `num_runs` go side by side where `num_workers` may, as far as there are cores."""
+    return min(num_workers, len(available_cores()), max(1, num_runs))
+
+
 def core_shares(num_workers: int) -> list[tuple[int, ...]]:
-    """This process's cores, dealt out to so many workers."""
+    """This process's cores in equal shares, whatever is left over idle.
+
+    The number of threads decides a run's last digits, so every run gets the same number, whichever share it falls on
+    and however often it is continued.
+    """
     cores = available_cores()
-    return [tuple(cores[index::num_workers]) for index in range(num_workers)]
+    size = len(cores) // num_workers
+    return [tuple(cores[index * size : (index + 1) * size]) for index in range(num_workers)]
 
 
 def execute(runs: list[PlannedRun], num_workers: int, on_poll: Callable[[], None]) -> list[Exit]:
-    """Train every run, `num_workers` at a time; `on_poll` is called every second.
+    """Train every run, `num_workers` at a time (at most one per core); `on_poll` is called every second.
 
     Each run is `noiselaw train RUN/spec.json` in a process of its own, its output in RUN/log.txt. When this process is
     interrupted or killed, its runs save a checkpoint and stop; calling it again continues them.
     """
-    shares = core_shares(min(num_workers, len(available_cores()), max(1, len(runs))))
+    shares = core_shares(num_workers)
     waiting, working, exits = list(runs), list[_Worker](), list[Exit]()
     try:
         while waiting or working:
@@ -78,7 +94,7 @@ def _start(run: PlannedRun, cores: tuple[int, ...]) -> subprocess.Popen[bytes]:
     runtime = run.spec.runtime.model_copy(update={"num_threads": len(cores)})
     spec = run.spec.model_copy(update={"runtime": runtime})
     spec_path = run.folder / "spec.json"
-    spec_path.write_text(spec.model_dump_json(indent=1) + "\n", encoding="utf-8")
+    write_text(spec_path, spec.model_dump_json(indent=1) + "\n")
     with (run.folder / "log.txt").open("ab") as log:
         return start_training([str(spec_path), "--out", str(run.folder)], cores, output=log, errors=log)
 
@@ -87,6 +103,7 @@ def start_training(
     arguments: list[str], cores: tuple[int, ...], *, output: IO[bytes] | int, errors: IO[bytes] | int
 ) -> subprocess.Popen[bytes]:
     """`noiselaw train ARGUMENTS` as a process of its own on `cores`, which ends when this one does."""
+    parent = os.getpid()
     return subprocess.Popen(  # noqa: S603 (our own interpreter, our own arguments)
         [sys.executable, "-m", "noiselaw.cli", "train", *arguments],
         stdout=output,
@@ -94,15 +111,17 @@ def start_training(
         stdin=subprocess.DEVNULL,
         env={**os.environ, "OMP_NUM_THREADS": str(len(cores))},
         start_new_session=True,
-        preexec_fn=lambda: _enter(cores),  # noqa: PLW1509 (this process starts no threads before)
+        preexec_fn=lambda: _enter(cores, parent),  # noqa: PLW1509 (this process starts no threads before)
     )
 
 
-def _enter(cores: tuple[int, ...]) -> None:
+def _enter(cores: tuple[int, ...], parent: int) -> None:
     """In the child, before the program starts: stay on these cores, and stop when the parent dies (Linux)."""
     if sys.platform == "linux":
         os.sched_setaffinity(0, cores)
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+        if os.getppid() != parent:  # it died before the line above
+            os._exit(1)
 
 
 def _stop(workers: list[_Worker]) -> None:
