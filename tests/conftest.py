@@ -2,6 +2,8 @@
 
 import os
 import random
+import subprocess
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -18,6 +20,21 @@ def reference_dir() -> Path:
     if os.environ.get("CI"):
         pytest.fail(message)
     pytest.skip(message)
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[tuple[Path, Callable[[int], None]]]:
+    """A file system of its own of 1 MB, and a function that gives it another size in KB."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o"]
+    if (
+        os.geteuid()
+        or subprocess.run([*mount, "size=1m", "none", str(folder)], capture_output=True, check=False).returncode
+    ):
+        pytest.skip("only root may mount a small file system")
+    yield folder, lambda size: subprocess.run([*mount, f"remount,size={size}k", "none", str(folder)], check=True)
+    subprocess.run(["umount", str(folder)], check=True)
 
 
 @pytest.fixture(scope="session")

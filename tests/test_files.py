@@ -7,7 +7,15 @@ import time
 
 import pytest
 
-from noiselaw.files import FolderInUseError, only_writer, read_json, write_atomically, write_json, write_text
+from noiselaw.files import (
+    FolderInUseError,
+    only_writer,
+    read_json,
+    remove_leftovers,
+    write_atomically,
+    write_json,
+    write_text,
+)
 
 
 def test_round_trip(tmp_path):
@@ -45,6 +53,20 @@ def test_interruption_leaves_nothing_behind(tmp_path):
     with pytest.raises(KeyboardInterrupt):
         write_atomically(tmp_path / "a.txt", interrupt)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_leftovers_of_killed_writers_are_removed(tmp_path):
+    script = (
+        "import os, signal, sys; from pathlib import Path; from noiselaw.files import write_atomically\n"
+        "write_atomically(Path(sys.argv[1]), lambda stream: os.kill(os.getpid(), signal.SIGKILL))"
+    )
+    write_text(tmp_path / "kept.json", "1")
+    write_text(tmp_path / ".hidden", "2")
+    subprocess.run([sys.executable, "-c", script, str(tmp_path / "big.bin")], check=False)
+    assert len(list(tmp_path.iterdir())) == 3
+    remove_leftovers(tmp_path)
+    remove_leftovers(tmp_path / "absent")
+    assert sorted(item.name for item in tmp_path.iterdir()) == [".hidden", "kept.json"]
 
 
 def test_damaged_json_is_named(tmp_path):

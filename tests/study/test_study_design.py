@@ -1,7 +1,10 @@
+from pathlib import Path
+
 import pytest
 
-from noiselaw.specs import SpecError
-from noiselaw.study.design import grid_runs
+from noiselaw.accounting import parameter_counts
+from noiselaw.specs import SpecError, parse_spec, read_mapping
+from noiselaw.study.design import StudySpec, check_recipe, grid_runs, model_spec
 
 
 def test_every_group_and_shape_ends_at_the_largest_budget(site):
@@ -29,6 +32,35 @@ def test_run_names_carry_their_fingerprint(site):
 
 
 @pytest.mark.parametrize(
+    ("run", "message"),
+    [
+        ({"modell": {}}, "did you mean 'model'"),
+        ({"seed": 1}, "run sets seed, which the study decides"),
+        ({"model": {"widht": 3}}, "recipe: run.model:\n  widht: unknown key .did you mean 'width'"),
+        ({"schedule": {"warmup_steps": 10**9}}, "exceed num_steps"),
+    ],
+)
+def test_faults_of_the_runs_show_before_any_data_are_prepared(site, run, message):
+    with pytest.raises(SpecError, match=message):
+        check_recipe(site(run=run).study)
+
+
+def test_recipes_in_the_repository_are_what_the_study_promises():
+    """Four objectives, sizes over 16x or more, four budgets or more over a decade, a plan for 4x the largest."""
+    study = parse_spec(StudySpec, read_mapping(Path(__file__).parents[2] / "recipes" / "laptop.yaml"), "laptop")
+    check_recipe(study)
+    assert {"masked", "balanced", "uniform", "autoregressive"} <= set(study.groups)
+    sizes = [parameter_counts(model_spec(study, shape).shape(259)).non_embedding for shape in study.shapes]
+    assert len(sizes) >= 4
+    assert max(sizes) >= 16 * min(sizes)
+    assert max(study.budgets_flops) >= 10 * min(study.budgets_flops)
+    assert study.confirmation_flops == 4 * max(study.budgets_flops)
+    assert "autoregressive" in study.confirmation.groups
+    assert len(study.confirmation.groups) >= 2
+    assert "cooldown_steps" not in study.run.get("schedule", {})
+
+
+@pytest.mark.parametrize(
     ("change", "message"),
     [
         ({"groups": ["maskd"]}, "unknown group 'maskd' .did you mean 'masked'"),
@@ -37,6 +69,13 @@ def test_run_names_carry_their_fingerprint(site):
         ({"budgets": []}, "did you mean 'budgets_flops'"),
         ({"run": {"seed": 1}}, "run sets seed, which the study decides"),
         ({"run": {"modell": {}}}, "did you mean 'model'"),
+        ({"run": {"optimizer": {"bta2": 0.9}}}, "optimizer.bta2: unknown key .did you mean 'beta2'"),
+        ({"run": {"diffusion": {"promt_probability": 0.1}}}, "did you mean 'prompt_probability'"),
+        ({"data.tokeniser": "x"}, "data.tokeniser: unknown key .did you mean 'tokenizer'"),
+        ({"confirmation.budget_facter": 2}, "did you mean 'budget_factor'"),
+        ({"groups": ["masked", "masked"]}, "groups names 'masked' twice"),
+        ({"budgets_flops": [1e8, 2e8, 2e8, 4e8]}, "budgets_flops names 200000000.0 twice"),
+        ({"budgets_flops": [0, 1e8, 2e8, 4e8]}, "budgets_flops.0: .*greater than 0"),
         ({"budgets_flops": [1e10, 2e10, 3e10, 4e10]}, r"needs [\d,]+ tokens for 4e\+10 FLOPs but the data holds"),
     ],
 )

@@ -2,17 +2,22 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
 
 import pytest
 import yaml
 
-from noiselaw.files import only_writer, read_json
+from noiselaw.cli.overrides import read_with_overrides
+from noiselaw.files import only_writer, read_json, write_json
+from noiselaw.study.design import StudySpec
+from noiselaw.study.run import check_folder, planned_runs, run_study
 
 RECIPE = {
     "name": "mini",
@@ -79,31 +84,123 @@ def test_same_command_again_changes_nothing(finished, recipe):
     assert {name: (finished / name).read_bytes() for name in names} == before
 
 
-def test_interrupted_and_continued_ends_the_same(finished, recipe, tmp_path):
-    folder = tmp_path / "stopped"
-    process = subprocess.Popen(command(recipe, folder), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+def start(recipe: Path, folder: Path) -> subprocess.Popen[str]:
+    return subprocess.Popen(command(recipe, folder), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+
+
+def finish(study: subprocess.Popen[str]) -> tuple[int, str]:
+    output, _ = study.communicate(timeout=120)
+    return study.returncode, output
+
+
+def trainer(folder: Path, study: subprocess.Popen[str], pattern: str = "*") -> tuple[int, Path]:
+    """Waits for a run of the study that trains: the id of its process and its folder."""
     deadline = time.monotonic() + 120
-    while process.poll() is None and time.monotonic() < deadline:
-        if any(path.stat().st_size > 2000 for path in folder.glob("runs/*/metrics.jsonl")):
-            os.kill(process.pid, signal.SIGINT)
-            break
-        time.sleep(0.05)
-    output, _ = process.communicate(timeout=60)
-    assert process.returncode == 130, output
+    while study.poll() is None and time.monotonic() < deadline:
+        for run in folder.glob(f"runs/{pattern}"):
+            rows = run / "metrics.jsonl"
+            if rows.exists() and rows.stat().st_size > 2000 and not (run / "result.json").exists():
+                for process in Path("/proc").glob("[0-9]*"):
+                    with suppress(OSError):  # a process may end while it is looked at
+                        if str(run / "spec.json").encode() in (process / "cmdline").read_bytes().split(b"\0"):
+                            return int(process.name), run
+        time.sleep(0.02)
+    pytest.fail(f"no run of {folder} was seen training")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="finds processes in /proc")
+def test_killed_and_interrupted_at_every_stage_it_ends_the_same(finished, recipe, tmp_path):
+    """A run killed, the study killed, the study interrupted: each time the same command again, at once."""
+    folder = tmp_path / "stopped"
+    study = start(recipe, folder)
+    process, killed = trainer(folder, study)
+    os.kill(process, signal.SIGKILL)
+    code, output = finish(study)
+    assert code == 2
+    assert "1 of 4 runs did not finish; the rest is kept, and the same command tries them again" in output
+    assert f"{killed} (killed by SIGKILL)" in output
+
+    study = start(recipe, folder)
+    trainer(folder, study, killed.name)
+    study.kill()  # its run is told to stop and saves, while the next study already wants to continue it
+    finish(study)
     assert not (folder / "laws.json").exists()
-    subprocess.run(command(recipe, folder), check=True, capture_output=True)
+
+    study = start(recipe, folder)
+    confirming = read_json(finished / "prediction.json")["groups"]["autoregressive"]["run"]
+    trainer(folder, study, confirming)
+    study.send_signal(signal.SIGINT)
+    code, output = finish(study)
+    assert code == 130
+    assert "stopped; the same command continues from there" in output
+    assert (folder / "prediction.json").exists()
+    assert not (folder / "confirmation.json").exists()
+
+    written_at = read_json(folder / "prediction.json")["written_at"]
+    assert finish(start(recipe, folder))[0] == 0
+    assert read_json(folder / "prediction.json")["written_at"] == written_at
     for name in ("laws.json", "curves.csv"):
         assert (folder / name).read_bytes() == (finished / name).read_bytes()
-    one, other = (read_json(at / "confirmation.json")["groups"] for at in (folder, finished))
-    assert one == other
+    for name in ("prediction.json", "confirmation.json"):
+        assert read_json(folder / name)["groups"] == read_json(finished / name)["groups"]
 
 
 def test_status_as_json(finished, recipe):
     words = ["study", "status", str(recipe), "--out", str(finished), "--json"]
     done = subprocess.run([sys.executable, "-m", "noiselaw.cli", *words], check=True, capture_output=True, text=True)
     states = json.loads(done.stdout)
-    assert len(states) == 4
+    assert [state["role"] for state in states] == ["grid"] * 4 + ["confirmation"]
     assert {state["status"] for state in states} == {"done"}
+    by_folder = [sys.executable, "-m", "noiselaw.cli", "study", "status", str(finished)]
+    shown = subprocess.run(by_folder, check=True, capture_output=True, text=True).stdout
+    assert shown.count("done   100%") == 5
+    assert all(state["run"] in shown for state in states)
+
+
+def test_status_of_a_study_that_was_not_started(recipe, tmp_path):
+    study = read_with_overrides(StudySpec, recipe, [], ())
+    with pytest.raises(ValueError, match="no study has been started here; start it with `noiselaw study run`"):
+        planned_runs(study, tmp_path)
+    (tmp_path / "recipe.json").write_text("{}")
+    with pytest.raises(ValueError, match="its data are still being prepared"):
+        planned_runs(study, tmp_path)
+
+
+def test_another_recipe_never_overwrites_a_prediction(finished, recipe):
+    before = {path.name: path.read_bytes() for path in finished.glob("*.json")}
+    done = subprocess.run([*command(recipe, finished), "--seed", "7"], capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert "holds the prediction of another recipe (seed was 0); choose another --out" in done.stderr
+    assert {path.name: path.read_bytes() for path in finished.glob("*.json")} == before
+
+
+def test_a_prediction_is_never_made_after_the_fact(finished, recipe, tmp_path):
+    """Laws that change once a confirming run has started: the run must not count as a test of them."""
+    folder = tmp_path / "copy"
+    shutil.copytree(finished, folder)
+    old = read_json(folder / "prediction.json")
+    old["groups"]["autoregressive"]["loss"]["value"] += 0.1
+    write_json(folder / "prediction.json", old)
+    with pytest.raises(ValueError, match="the laws changed after .* had started, so this would be no prediction"):
+        run_study(read_with_overrides(StudySpec, recipe, [], ()), folder, Silent())
+    assert read_json(folder / "prediction.json") == old
+
+
+class Silent:
+    """A display that shows nothing."""
+
+    def say(self, text: str) -> None: ...
+    def update(self, title: str, states: list, num_workers: int) -> None: ...
+
+
+def test_what_a_kill_left_of_the_first_file_is_no_obstacle(tmp_path):
+    (tmp_path / ".recipe.json.123.tmp").write_text("{")
+    check_folder(tmp_path)
+    (tmp_path / "notes.txt").write_text("mine")
+    with pytest.raises(ValueError, match="holds no study"):
+        check_folder(tmp_path)
+    with pytest.raises(ValueError, match="holds no study"):
+        check_folder(tmp_path / "notes.txt")
 
 
 def test_failed_run_is_named_and_the_rest_kept(recipe, tmp_path):

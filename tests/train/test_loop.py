@@ -2,6 +2,7 @@
 
 import errno
 import json
+import math
 import os
 import shutil
 import signal
@@ -14,9 +15,12 @@ import torch
 
 from noiselaw.files import FolderInUseError, only_writer, read_json
 from noiselaw.metrics import read_rows
+from noiselaw.optim.laprop import LaProp
 from noiselaw.train import checkpoint as checkpoint_module
 from noiselaw.train.checkpoint import CheckpointError, list_checkpoints, read_checkpoint
 from noiselaw.train.loop import NonFiniteLossError, RunFolderError, train, validation_steps
+from noiselaw.train.machine import resolve_device
+from noiselaw.train.validation import BoundEstimate
 
 OBJECTIVES = {
     "masked": {"kind": "diffusion", "noise": "masked"},
@@ -215,6 +219,33 @@ def test_non_finite_loss_stops_with_a_report_and_keeps_the_last_good_checkpoint(
         assert all(tensor.isfinite().all() for tensor in saved.tensors.values())
 
 
+def test_weights_that_overflow_in_the_update_are_never_saved(run_spec, tmp_path, monkeypatch):
+    """The loss and the gradient before the update are finite: only the weights tell."""
+    real, calls = LaProp.step, []
+
+    def leap(optimizer):
+        real(optimizer)
+        calls.append(1)
+        if len(calls) == 15:
+            optimizer.param_groups[0]["params"][0].data[0, 0] = math.inf
+
+    monkeypatch.setattr(LaProp, "step", leap)
+    with pytest.raises(NonFiniteLossError, match=r"weights that are not finite at step 15; the checkpoints before"):
+        train(run_spec(), tmp_path / "run", [])
+    assert read_json(tmp_path / "run" / "failure.json") == {"step": 15, "fault": "weights that are not finite"}
+    assert [read_checkpoint(path).step for path in list_checkpoints(tmp_path / "run" / "checkpoints")] == [13, 14]
+
+
+@pytest.mark.parametrize("loss", [math.nan, math.inf])
+def test_held_out_loss_that_is_not_finite_stops_with_a_report(run_spec, tmp_path, monkeypatch, loss):
+    from noiselaw.train import loop
+
+    estimate = BoundEstimate(loss, 0.1, loss, 0.0, 0.0)
+    monkeypatch.setattr(loop.Validator, "estimate", lambda *_: estimate)
+    with pytest.raises(NonFiniteLossError, match=rf"held-out loss {loss} at step \d+; .*Lower optimizer.learning_rate"):
+        train(run_spec(), tmp_path / "run", [])
+
+
 def test_full_disk_while_saving_keeps_the_last_checkpoint(run_spec, tmp_path, monkeypatch):
     real, saves = checkpoint_module.write_atomically, []
 
@@ -235,6 +266,23 @@ def test_full_disk_while_saving_keeps_the_last_checkpoint(run_spec, tmp_path, mo
     assert curve(tmp_path / "run") == curve(tmp_path / "whole")
 
 
+def test_really_full_disk_is_named_nothing_is_lost_and_the_same_command_continues(run_spec, tmp_path, small_disk):
+    disk, resize = small_disk
+    spec = run_spec()
+    train(spec, tmp_path / "whole", [])
+    used = sum(path.stat().st_size for path in (tmp_path / "whole").rglob("*") if path.is_file())
+    size = used // 1024 * 3 // 4  # one checkpoint fits, two do not
+    resize(size)
+    with pytest.raises(OSError, match=r"cannot write .*disk/run.*: No space left on device; free space or choose"):
+        train(spec, disk / "run", [])
+    (kept,) = list_checkpoints(disk / "run" / "checkpoints")
+    assert 0 < read_checkpoint(kept).step < 30
+    resize(4 * size)
+    train(spec, disk / "run", [])
+    assert curve(disk / "run") == curve(tmp_path / "whole")
+    assert not list((disk / "run").rglob("*.tmp"))
+
+
 def test_clipping_really_clips(run_spec, tmp_path):
     free = run_spec(**{"optimizer.clip_norm": None, "optimizer.kind": "adamw"})
     tight = run_spec(**{"optimizer.clip_norm": 1e-12, "optimizer.kind": "adamw", "optimizer.epsilon": 1e-3})
@@ -244,6 +292,15 @@ def test_clipping_really_clips(run_spec, tmp_path):
     # A gradient clipped far below epsilon no longer moves the model.
     assert losses[1] == pytest.approx(start, rel=1e-3)
     assert losses[2] < 0.98 * start
+
+
+@pytest.mark.parametrize(
+    ("device", "message"),
+    [("cudaa", "no device torch knows; use auto, cpu or cuda"), ("cuda:99", r"torch sees \d+ GPUs here; use cpu")],
+)
+def test_devices_this_machine_lacks_are_named(device, message):
+    with pytest.raises(ValueError, match=f"runtime.device is '{device}'.*{message}"):
+        resolve_device(device)
 
 
 def test_validation_steps_span_the_decades_and_end_at_the_last(run_spec):

@@ -71,7 +71,7 @@ def main() -> None:
     except (ValueError, ArithmeticError, OSError, ImportError) as error:
         _fail(str(error))
     except KeyboardInterrupt as stop:
-        print(f"noiselaw: {stop or 'interrupted'}", file=sys.stderr)
+        print(f"noiselaw: {str(stop) or 'interrupted'}", file=sys.stderr)
         sys.exit(EXIT_INTERRUPTED)
 
 

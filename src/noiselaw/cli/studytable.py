@@ -59,9 +59,11 @@ class StudyDisplay:
 
 
 def study_table(states: list[RunState]) -> Table:
-    """All runs, one row each."""
-    table = Table(box=None, pad_edge=False)
-    for name in ("run", "status", "progress", "tokens", "held-out nats/token", "tokens/s", "of matmul peak"):
+    """All runs, one row each, within 80 columns."""
+    table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0))
+    table.caption = "held-out: nats per token; peak: share of the measured matmul peak"
+    table.caption_justify = "left"
+    for name in ("run", "status", "done", "tokens", "held-out", "tokens/s", "peak"):
         table.add_column(name, justify="left" if name in ("run", "status") else "right", no_wrap=True)
     for state in states:
         validation, speed = state.validation or {}, state.speed or {}
