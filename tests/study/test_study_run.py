@@ -181,7 +181,7 @@ def test_a_prediction_is_never_made_after_the_fact(finished, recipe, tmp_path):
     old = read_json(folder / "prediction.json")
     old["groups"]["autoregressive"]["loss"]["value"] += 0.1
     write_json(folder / "prediction.json", old)
-    with pytest.raises(ValueError, match="the laws changed after .* had started, so this would be no prediction"):
+    with pytest.raises(ValueError, match=r"the laws changed after .* had started, so this would be no prediction"):
         run_study(read_with_overrides(StudySpec, recipe, [], ()), folder, Silent())
     assert read_json(folder / "prediction.json") == old
 

@@ -62,9 +62,14 @@ def test_runs_that_ended_take_no_time():
 def test_time_is_counted_over_interruptions_and_saved_on_the_way(tmp_path, monkeypatch):
     now = [100.0]
     monkeypatch.setattr(timing.time, "monotonic", lambda: now[0])
-    with pytest.raises(KeyboardInterrupt), timed(tmp_path, "grid"):
-        now[0] += 5
-        raise KeyboardInterrupt
+
+    def interrupted():
+        with timed(tmp_path, "grid"):
+            now[0] += 5
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
     assert read_elapsed(tmp_path) == {"grid": 5.0}
     watch = Stopwatch(tmp_path, "grid")
     now[0] += 3
