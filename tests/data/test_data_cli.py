@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from noiselaw.cli.data import SourceProgress
 from noiselaw.cli.main import EXIT_USER_ERROR, main
 from noiselaw.data.shards import open_tokens
 
@@ -44,6 +45,21 @@ def test_a_mistake_is_one_line(corpus: Path, tmp_path: Path, monkeypatch, capsys
     captured = capsys.readouterr()
     assert captured.err == "noiselaw: tokenizer 'bpe:12': SIZE must be a whole number of at least 259, as in bpe:1024\n"
     assert captured.out == ""
+
+
+def test_progress_has_one_line_per_stage():
+    """Training a tokenizer has no measure: its line pulses, and goes when the next stage begins."""
+    with SourceProgress(disable=True) as progress:
+        progress.update("reading", 5, 10)
+        progress.update("reading", 10, 10)
+        progress.update("training the tokenizer", 0, None)
+        tasks = progress._progress.tasks
+        assert [(task.description, task.completed, task.total) for task in tasks] == [
+            ("reading", 10, 10),
+            ("training the tokenizer", 0, None),
+        ]
+        progress.update("encoding", 3, 10)
+        assert [task.description for task in progress._progress.tasks] == ["reading", "encoding"]
 
 
 def test_no_source_is_a_mistake(tmp_path: Path, monkeypatch, capsys):

@@ -23,6 +23,7 @@ def all_tokens(data: TokenData, name: str) -> np.ndarray:
 def test_sequences_span_shards(data: TokenData):
     split = data.split("train")
     assert len(split.shards) > 3
+    assert all(isinstance(shard, np.memmap) for shard in split.shards)
     tokens = all_tokens(data, "train")
     assert split.num_tokens == len(tokens)
     for length in (2, 7, 128, 1300):

@@ -7,6 +7,7 @@ import pytest
 
 from noiselaw.study import timing
 from noiselaw.study.ledger import Status
+from noiselaw.study.timing import START_SECONDS as START
 from noiselaw.study.timing import Stopwatch, read_elapsed, seconds_left, timed
 
 
@@ -40,18 +41,19 @@ def test_a_run_goes_on_at_its_own_speed():
 
 
 def test_runs_that_wait_are_taken_for_those_nearest_in_size():
+    """And for their start-up."""
     small = State(Status.DONE, 1000, per_token=10, progress=1.0, speed=speed(1.0))
     large = State(Status.DONE, 1000, per_token=100, progress=1.0, speed=speed(1.0))
-    assert seconds_left([small, large, State(Status.WAITING, 1000, per_token=12)], 1) == pytest.approx(100.0)
-    assert seconds_left([small, large, State(Status.WAITING, 1000, per_token=90)], 1) == pytest.approx(10.0)
+    assert seconds_left([small, large, State(Status.WAITING, 1000, per_token=12)], 1) == pytest.approx(100.0 + START)
+    assert seconds_left([small, large, State(Status.WAITING, 1000, per_token=90)], 1) == pytest.approx(10.0 + START)
 
 
 def test_workers_take_the_runs_in_their_order():
     first = State(Status.STARTED, 1000, progress=0.5, speed=speed(10.0))  # 5 s left, 10 s in all
     waiting = [State(Status.WAITING, 1000) for _ in range(3)]
-    assert seconds_left([*waiting, first], 1) == pytest.approx(35.0)
-    assert seconds_left([*waiting, first], 2) == pytest.approx(20.0)
-    assert seconds_left([*waiting, first], 4) == pytest.approx(10.0)
+    assert seconds_left([*waiting, first], 1) == pytest.approx(35.0 + 3 * START)
+    assert seconds_left([*waiting, first], 2) == pytest.approx(20.0 + 2 * START)
+    assert seconds_left([*waiting, first], 4) == pytest.approx(10.0 + START)
 
 
 def test_runs_that_ended_take_no_time():

@@ -9,7 +9,15 @@ from typing import Annotated, Self
 import numpy as np
 import tyro
 from rich.console import Console
-from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    DownloadColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 from rich.table import Table
 
 from noiselaw.data.manifest import MANIFEST_NAME, SPLIT_NAMES
@@ -102,6 +110,7 @@ class SourceProgress:
             disable=disable,
         )
         self._stage = ""
+        self._task: TaskID | None = None
 
     def __enter__(self) -> Self:
         self._progress.start()
@@ -112,8 +121,10 @@ class SourceProgress:
     ) -> None:
         self._progress.stop()
 
-    def update(self, stage: str, done_bytes: int, total_bytes: int) -> None:
-        if stage != self._stage:
+    def update(self, stage: str, done_bytes: int, total_bytes: int | None) -> None:
+        if self._task is None or stage != self._stage:
+            if self._task is not None and self._progress.tasks[-1].total is None:
+                self._progress.remove_task(self._task)  # it cannot be shown as complete
             self._stage = stage
             self._task = self._progress.add_task(stage, total=total_bytes)
         self._progress.update(self._task, completed=done_bytes)

@@ -40,8 +40,8 @@ BPE_SAMPLE_CHARS = 8_000_000
 BATCH_CHARS = 2_000_000
 """Text encoded at one time."""
 
-Observer = Callable[[str, int, int], None]
-"""Called as work proceeds: the stage, bytes of source files done, bytes in all."""
+Observer = Callable[[str, int, int | None], None]
+"""Called as work proceeds: the stage, bytes of source files done, bytes in all (None where work has no measure)."""
 
 
 def prepare(
@@ -145,9 +145,12 @@ def _tokenizer_loader(tokenizer: str) -> tuple[Callable[[Corpus], TextTokenizer]
 
 
 def _train_tokenizer(corpus: Corpus, vocab_size: int) -> TextTokenizer:
-    documents = corpus.documents("training the tokenizer")
+    documents = corpus.documents("reading")
     training = ((document.key, document.text) for document in documents if document and document.split == "train")
-    return train_bpe(sample_texts(training, BPE_SAMPLE_CHARS), vocab_size)
+    texts = sample_texts(training, BPE_SAMPLE_CHARS)
+    if corpus.observer is not None:
+        corpus.observer("training the tokenizer", 0, None)
+    return train_bpe(texts, vocab_size)
 
 
 def _write_folder(folder: Path, corpus: Corpus, tokenizer: TextTokenizer, request: Request) -> None:

@@ -12,6 +12,8 @@ from noiselaw.study.ledger import RunState, Status
 
 TRUSTED_SECONDS = 2.0
 """A run's speed counts once it has trained this long; its start-up never does."""
+START_SECONDS = 3.0
+"""What a run that waits will need before its first step: imports, checks of its data, the machine's matmul rate."""
 SAVE_SECONDS = 10.0
 """How often the time a stage takes is written down while it runs."""
 
@@ -30,7 +32,8 @@ def seconds_left(states: Sequence[RunState], num_workers: int) -> float | None:
     waiting = [state for state in states if state.status is Status.WAITING]
     for state in (*started, *waiting):
         rate = _flops_per_second(state) or min(known, key=lambda pair: _distance(state, pair[0]))[1]
-        heapq.heapreplace(free, free[0] + state.run.flops * (1 - state.progress) / rate)
+        seconds = state.run.flops * (1 - state.progress) / rate
+        heapq.heapreplace(free, free[0] + seconds + (START_SECONDS if state.status is Status.WAITING else 0.0))
     return max(free)
 
 
