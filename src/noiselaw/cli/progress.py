@@ -1,13 +1,25 @@
 """A run's progress on the terminal: loss, bits per byte, tokens per second, utilisation, time left."""
 
+from collections.abc import Iterable
 from typing import Any
 
-from rich.console import Console
+from rich.console import Console, RenderableType
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.text import Text
 
 from noiselaw.metrics import Row
 from noiselaw.specs import RunSpec
 from noiselaw.units import bits_per_byte_from_nats_per_token
+
+
+class _BarWithNumbers(Progress):
+    """A bar with a line of numbers under it, which may wrap: beside the bar they would not fit into 80 columns."""
+
+    numbers = ""
+
+    def get_renderables(self) -> Iterable[RenderableType]:
+        yield from super().get_renderables()
+        yield Text(self.numbers)
 
 
 class ProgressBar:
@@ -15,11 +27,10 @@ class ProgressBar:
 
     def __init__(self, console: Console | None = None) -> None:
         self._console = console or Console(stderr=True)
-        self._progress = Progress(
+        self._progress = _BarWithNumbers(
             TextColumn("{task.description}"),
             BarColumn(bar_width=24),
             MofNCompleteColumn(),
-            TextColumn("{task.fields[status]}"),
             TimeElapsedColumn(),
             TextColumn("left"),
             TimeRemainingColumn(),
@@ -39,13 +50,13 @@ class ProgressBar:
             + (f", continuing after step {step:,}" if step else "")
         )
         self._progress.start()
-        self._task = self._progress.add_task(spec.name, total=spec.schedule.num_steps, completed=step, status="")
+        self._task = self._progress.add_task(spec.name, total=spec.schedule.num_steps, completed=step)
 
     def rows(self, rows: list[Row]) -> None:
         for row in rows:
             self._read(row)
-        status = "  ".join(part for part in (self._loss, self._validation, self._speed) if part)
-        self._progress.update(self._task, completed=max(row["step"] for row in rows), status=status)
+        self._progress.numbers = "  ".join(part for part in (self._loss, self._validation, self._speed) if part)
+        self._progress.update(self._task, completed=max(row["step"] for row in rows))
 
     def message(self, text: str) -> None:
         self._say(f"warning: {text}")
