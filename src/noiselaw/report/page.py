@@ -168,7 +168,7 @@ def _table(results: Results, table: Table | None) -> Markup | None:
         "div",
         element("h3", table.title),
         element("div", grid, class_="scroll", tabindex="0", role="region", aria_label=table.title),
-        element("p", table.caption, class_="caption"),
+        [element("p", text, class_="caption") for text in (table.caption, *table.notes)],
     )
 
 
@@ -180,7 +180,7 @@ def _cells(results: Results, table: Table, row: tuple[Cell, ...]) -> list[Markup
     cells = []
     for column, cell in enumerate(row):
         kinds = ["text" if column in table.text_columns else "", "strong" if cell.strong else ""]
-        kinds.append("flags" if table.header[column] == "Flags" else "")
+        kinds.append("prose" if column in table.prose_columns else "")
         swatch = None if cell.group is None else _swatch(results, cell.group)
         cells.append(element("td", swatch, cell.text, class_=" ".join(filter(None, kinds)) or None))
     return cells

@@ -38,6 +38,10 @@ class Table:
     rows: tuple[tuple[Cell, ...], ...]
     text_columns: tuple[int, ...] = (0,)
     """Columns of text, aligned left; the others hold numbers."""
+    prose_columns: tuple[int, ...] = ()
+    """Those of them whose text is long and may wrap."""
+    notes: tuple[str, ...] = ()
+    """What is said below the caption, a paragraph each."""
 
 
 def comparison_table(results: Results) -> Table | None:
@@ -184,10 +188,11 @@ def optima_table(results: Results) -> Table | None:
         "Runs",
         "Flags",
     )
-    flags = [f"{group}: {'; '.join(laws.flags)}." for group, laws in results.laws.groups.items() if laws.flags]
+    if not rows:
+        return None
     caption = "The minimum of each parabola. A flagged optimum stands on thin ground: the flag says why."
-    caption = " ".join([caption, *flags])
-    return Table("optima", "Optima", caption, header, tuple(rows), text_columns=(0, 8)) if rows else None
+    notes = tuple(f"{group}: {'; '.join(laws.flags)}." for group, laws in results.laws.groups.items() if laws.flags)
+    return Table("optima", "Optima", caption, header, tuple(rows), (0, 8), prose_columns=(8,), notes=notes)
 
 
 def _optimum_row(group: str, optimum: Optimum) -> tuple[Cell, ...]:
