@@ -50,6 +50,13 @@ def test_the_latest_row_of_each_kind_is_found_however_far_back(tmp_path):
     assert read_latest(tmp_path / "absent.jsonl") == {}
 
 
+def test_a_damaged_table_is_named(tmp_path):
+    path = tmp_path / "metrics.jsonl"
+    write(path, rows(1)[0], '{"kind": "tr\n', rows(2)[0])
+    with pytest.raises(ValueError, match=r"metrics.jsonl: damaged .*; restore the file, or move its run's folder away"):
+        read_rows(path)
+
+
 def test_numbers_that_json_lacks_are_refused(tmp_path):
     log = MetricsLog(tmp_path / "metrics.jsonl", 0)
     with pytest.raises(ValueError, match="not JSON compliant"):

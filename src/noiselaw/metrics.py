@@ -20,11 +20,19 @@ KINDS = ("train", "validation", "speed")
 
 
 def read_rows(path: Path, kind: str | None = None) -> list[Row]:
-    """Whole rows of a metrics file, in order; a last line cut short by a kill is left out."""
+    """Whole rows of a metrics file, in order; a last line cut short by a kill is left out.
+
+    Raises ValueError naming the file where a row before it is damaged.
+    """
     if not path.exists():
         return []
     lines = path.read_text(encoding="utf-8").split("\n")[:-1]
-    rows = [json.loads(line) for line in lines if line]
+    try:
+        rows = [json.loads(line) for line in lines if line]
+    except json.JSONDecodeError as error:
+        raise ValueError(
+            f"{path}: damaged ({error}); restore the file, or move its run's folder away and train again"
+        ) from error
     return rows if kind is None else [row for row in rows if row["kind"] == kind]
 
 

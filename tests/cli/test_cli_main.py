@@ -60,6 +60,17 @@ def test_an_interruption_has_its_own_exit_code(monkeypatch, capsys):
     assert capsys.readouterr().err == "noiselaw: interrupted\n"
 
 
+@pytest.mark.parametrize("arguments", [["--help"], ["train", "--settings"]])
+def test_a_reader_that_has_enough_is_no_error(arguments):
+    program = subprocess.Popen(
+        [sys.executable, "-m", "noiselaw.cli", *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+    program.stdout.close()
+    assert program.stderr.read() == b""
+    program.stderr.close()
+    assert program.wait() == 0
+
+
 def test_help_loads_nothing_heavy():
     code = (
         "import sys; from noiselaw.cli.main import main; sys.argv = ['noiselaw', '--help']; main();"

@@ -1,5 +1,6 @@
 """`noiselaw VERB ...`: finds the verb, imports only what it needs, turns users' mistakes into one clear line."""
 
+import os
 import sys
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -52,6 +53,15 @@ EXIT_INTERRUPTED = 130
 
 def main() -> None:
     """Entry point of the `noiselaw` command."""
+    try:
+        _main()
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # Whoever read the output has enough (`noiselaw ... | head`): the rest goes nowhere, without a complaint.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _main() -> None:
     arguments = sys.argv[1:]
     if not arguments or arguments[0] in ("-h", "--help"):
         print(_help())
@@ -68,6 +78,8 @@ def main() -> None:
         _fail(_unknown_command(arguments, family))
     try:
         _call(words, arguments[len(words) :])
+    except BrokenPipeError:
+        raise
     except (ValueError, ArithmeticError, OSError, ImportError) as error:
         _fail(str(error))
     except KeyboardInterrupt as stop:
