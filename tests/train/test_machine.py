@@ -7,7 +7,7 @@ from noiselaw.files import read_json
 from noiselaw.head.kernels import describe_kernel
 from noiselaw.train import machine
 from noiselaw.train.loop import train
-from noiselaw.train.machine import choose_float32_products, float32_products, product_error
+from noiselaw.train.machine import choose_float32_products, float32_products, product_error, resolve_device
 from noiselaw.train.throughput import measure_throughput
 
 CPU = torch.device("cpu")
@@ -63,3 +63,12 @@ def test_a_run_records_its_head_kernel_and_both_train_alike(run_spec, tmp_path):
         losses[name] = train(run_spec(**{"runtime.head_kernel": name}), folder, [])["validation"]["loss"]
         assert read_json(folder / "run.json")["machine"]["head_kernel"] == describe_kernel(name, CPU)
     assert abs(losses["torch"] - losses["auto"]) < 1e-4 * losses["torch"]
+
+
+@pytest.mark.parametrize(
+    ("device", "message"),
+    [("cudaa", "no device torch knows; use auto, cpu or cuda"), ("cuda:99", r"torch sees .* GPU; use cpu")],
+)
+def test_devices_this_machine_lacks_are_named(device, message):
+    with pytest.raises(ValueError, match=f"runtime.device is '{device}'.*{message}"):
+        resolve_device(device)

@@ -63,10 +63,9 @@ def resolve_device(name: str) -> torch.device:
         device = torch.device(name)
     except RuntimeError as error:
         raise ValueError(f"runtime.device is {name!r}, no device torch knows; use auto, cpu or cuda") from error
-    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise ValueError(
-            f"runtime.device is {name!r} but torch sees {torch.cuda.device_count()} GPUs here; use cpu or auto"
-        )
+    num_gpus = torch.cuda.device_count() if device.type == "cuda" else 0
+    if device.type == "cuda" and (device.index or 0) >= num_gpus:
+        raise ValueError(f"runtime.device is {name!r} but torch sees {num_gpus or 'no'} GPU; use cpu or auto")
     return device
 
 
