@@ -15,7 +15,7 @@ from torch import Tensor
 
 @dataclass(frozen=True, slots=True, eq=False)
 class LayerCache:
-    """Keys and values of one layer, after norm and rotary turn: [B, S, H, D], with the sink in front where there is one."""
+    """Keys and values of one layer, after norm and rotary turn: [B, S, H, D], the sink in front where there is one."""
 
     key: Tensor
     value: Tensor
