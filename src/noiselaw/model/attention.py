@@ -80,7 +80,7 @@ class Attention:
         return None if seen is None else seen.unsqueeze(-3)
 
     def _seen(self, query: Tensor, key: Tensor) -> Tensor | None:
-        """Who sees whom, [T, S] or [B, T or 1, S], among positions that exist: `query` [T, 1] or [B, T, 1], `key` [S]."""
+        """Who sees whom if all exist, [T, S] or [B, T or 1, S]: `query` [T, 1] or [B, T, 1], `key` [S]."""
         match self.kind, self.values:
             case "causal", None:
                 return query >= key

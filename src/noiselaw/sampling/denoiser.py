@@ -109,8 +109,8 @@ class OracleDenoiser:
         """Log-probabilities, float64 [B, T, V]. Texts shorter than the oracle's are its first positions."""
         num_positions, vocab_size = ids.shape[1], self.oracle.process.mixing.vocab_size
         position = torch.arange(num_positions)
-        is_prompt = attention.kind == "prompt" and attention.values is not None
-        lengths = attention.values if is_prompt else torch.zeros(len(ids), dtype=torch.long)
+        prompt_lengths = attention.values if attention.kind == "prompt" else None
+        lengths = torch.zeros(len(ids), dtype=torch.long) if prompt_lengths is None else prompt_lengths
         # Hardly any of a large batch's texts differ: each is computed once.
         key = (ids * vocab_size**position).sum(1) * (num_positions + 1) + lengths
         distinct, index = key.unique(return_inverse=True)
