@@ -13,11 +13,19 @@ GENERATOR = torch.Generator().manual_seed(0)
 KEYS = torch.rand(3, T, generator=GENERATOR) < 0.7
 MATRIX = torch.rand(3, T, T, generator=GENERATOR) < 0.7
 
+ENDS = torch.tensor([6, 3, 1])
+
 STRUCTURES = {
     "causal": (Attention.causal(), lambda _b, t, s: s <= t),
     "prompt": (Attention.prompt(LENGTHS), lambda b, t, s: t >= LENGTHS[b] or s < LENGTHS[b]),
     "keys": (Attention.keys(KEYS), lambda b, _t, s: KEYS[b, s]),
     "matrix": (Attention.matrix(MATRIX), lambda b, t, s: MATRIX[b, t, s]),
+    "full, ragged": (Attention.full().until(ENDS), lambda b, _t, s: s < ENDS[b]),
+    "causal, ragged": (Attention.causal().until(ENDS), lambda b, t, s: s <= t and s < ENDS[b]),
+    "prompt, ragged": (
+        Attention.prompt(LENGTHS).until(ENDS),
+        lambda b, t, s: (t >= LENGTHS[b] or s < LENGTHS[b]) and s < ENDS[b],
+    ),
 }
 
 
@@ -29,6 +37,26 @@ def test_mask_is_its_definition(name):
         for t in range(T):
             for s in range(T):
                 assert mask[b, 0, t, s] == bool(may_see(b, t, s)), (b, t, s)
+
+
+@pytest.mark.parametrize("name", STRUCTURES)
+def test_mask_of_some_queries_is_those_rows(name):
+    structure, _ = STRUCTURES[name]
+    device = torch.device("cpu")
+    whole = structure.mask(T, device).expand(3, 1, T, T)
+    some = structure.mask(T, device, torch.tensor([4, 1])).expand(3, 1, 2, T)
+    assert torch.equal(some, whole[:, :, [4, 1]])
+    queries = torch.tensor([[0, 5], [3, 3], [2, 4]])
+    own = structure.mask(T, device, queries).expand(3, 1, 2, T)
+    assert torch.equal(own, torch.stack([whole[row][:, queries[row]] for row in range(3)]))
+
+
+@pytest.mark.parametrize("name", STRUCTURES)
+def test_rows_are_the_structure_of_those_sequences(name):
+    structure, _ = STRUCTURES[name]
+    whole = structure.mask(T, torch.device("cpu")).expand(3, 1, T, T)
+    index = torch.tensor([2, 0])
+    assert torch.equal(structure.rows(index).mask(T, torch.device("cpu")).expand(2, 1, T, T), whole[index])
 
 
 @pytest.mark.parametrize("name", STRUCTURES)

@@ -101,6 +101,40 @@ def test_posterior_is_bayes_rule(process, ordinary, levels):
         assert torch.allclose(marginalised, process.marginal_of(probs, s), rtol=1e-12, atol=1e-16)
 
 
+@pytest.mark.parametrize("levels", LEVELS)
+def test_the_mixture_is_the_posterior(process, ordinary, levels):
+    t, s = map(level, levels)
+    probs = torch.zeros(5, dtype=torch.float64)
+    probs[ordinary] = torch.tensor([0.4, 0.3, 0.2999, 0.0001], dtype=torch.float64)
+    possible = (process.marginal_of(probs, t) > 0).nonzero()[:, 0]
+    mixture = process.posterior_mixture(possible, probs[possible], t, s)
+    events = torch.stack([mixture.clean, mixture.noise, mixture.stay])
+    assert torch.allclose(events.sum(0), torch.ones(len(possible), dtype=torch.float64), rtol=0, atol=1e-15)
+    assert events.min() >= 0
+    whole = mixture.clean[:, None] * probs + mixture.noise[:, None] * process.mixing.pi(s)
+    whole += mixture.stay[:, None] * torch.eye(5, dtype=torch.float64)[possible]
+    assert torch.allclose(whole, process.posterior(possible, probs.expand(len(possible), 5), t, s), rtol=0, atol=1e-15)
+
+
+def test_the_mixture_at_the_clean_text_is_the_belief(process, ordinary):
+    """From any level straight to the clean text: x(v) q(z | v), normalised (eq. 15)."""
+    t, clean = level(-1.0), level(math.inf)
+    probs = torch.zeros(5, dtype=torch.float64)
+    probs[ordinary] = torch.tensor([0.4, 0.3, 0.2999, 0.0001], dtype=torch.float64)
+    possible = (process.marginal_of(probs, t) > 0).nonzero()[:, 0]
+    mixture = process.posterior_mixture(possible, probs[possible], t, clean)
+    found = mixture.clean[:, None] * probs + mixture.stay[:, None] * torch.eye(5, dtype=torch.float64)[possible]
+    joint = probs * process.marginal_at(possible[:, None], torch.arange(5), t)
+    belief = joint / joint.sum(-1, keepdim=True)
+    is_mask = possible == process.mixing.mask_id
+    assert torch.equal(mixture.noise, torch.zeros_like(mixture.noise))
+    assert torch.allclose(found, torch.where(is_mask[:, None], probs, belief), rtol=0, atol=1e-15)
+    at_noisy = process.belief_at(possible, probs[possible], t)
+    assert torch.allclose(
+        at_noisy, torch.where(is_mask, 0.0, belief[torch.arange(len(possible)), possible]), rtol=0, atol=1e-15
+    )
+
+
 def test_posterior_keeps_a_value_the_prediction_rules_out():
     process = NoiseProcess(HybridMixing(4, 3, -math.inf))
     probs = torch.tensor([0.5, 0.5, 0.0, 0.0], dtype=torch.float64)

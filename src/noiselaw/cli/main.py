@@ -27,6 +27,9 @@ VERBS: dict[tuple[str, ...], Verb] = {
     ("data", "prepare"): Verb("noiselaw.cli.data:prepare", "turn text into token shards"),
     ("data", "inspect"): Verb("noiselaw.cli.data:inspect", "show what a prepared folder holds"),
     ("train",): Verb("noiselaw.cli.train:train", "train one model from a spec", takes_overrides=True),
+    ("sample",): Verb(
+        "noiselaw.cli.sample:sample", "write, infill or revise text with a trained model", takes_overrides=True
+    ),
     ("study", "run"): Verb(
         "noiselaw.cli.study:run", "train a family of models, fit the laws, confirm a prediction", takes_overrides=True
     ),

@@ -38,6 +38,12 @@ class TextTokenizer:
         """All ids, special tokens and gaps included."""
         return max(self.tokenizer.get_vocab().values()) + 1
 
+    @property
+    def unknown_id(self) -> int | None:
+        """The id that stands for text without a token of its own; None where every text has tokens (byte level)."""
+        name = getattr(self.tokenizer.model, "unk_token", None)
+        return None if name is None else self.tokenizer.token_to_id(name)
+
     def encode(self, texts: list[str]) -> list[np.ndarray]:
         """Token ids of each text, int64 [length]; no special tokens. Encodes on all cores."""
         pieces = [split_text(text) for text in texts]

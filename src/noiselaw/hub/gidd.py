@@ -5,6 +5,7 @@ has a counterpart here. Anything else is refused rather than loaded into a model
 Tensor names are those of `noiselaw.model.Transformer`.
 """
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,8 @@ from torch import Tensor
 from noiselaw.accounting import MLP_RATIO
 from noiselaw.files import read_json
 from noiselaw.model.transformer import Transformer
+from noiselaw.noise.mixing import HybridMixing
+from noiselaw.noise.process import NoiseProcess
 from noiselaw.specs import ModelSpec, parse_spec
 
 REQUIRED: dict[str, Any] = {
@@ -41,6 +44,12 @@ RENAMED = {
     "head_scale": "head_scaling",
 }
 """Fields of ModelSpec and what the published configuration calls them."""
+
+
+DEFAULT_MASK_ID = 3
+"""The mask's id in the published code where the configuration names none."""
+PURE_SHIFT = 100.0
+"""Shifts from here on stand for pure masked (-) or uniform (+) noise; the published code writes 1000."""
 
 
 class GiddFormatError(ValueError):
@@ -81,6 +90,33 @@ def read_config(path: Path) -> tuple[ModelSpec, int]:
     if not isinstance(config["vocab_size"], int) or config["vocab_size"] < 1:
         raise GiddFormatError(f"{path}: vocab_size is {config['vocab_size']!r}; it must be a positive whole number")
     return spec, config["vocab_size"]
+
+
+def read_noise(path: Path, mask_id: int | None) -> tuple[NoiseProcess, int]:
+    """The noise process of a published `config.json`, and the longest text its model was made for, in tokens.
+
+    The configuration names the shift, with huge numbers for masked and uniform noise, and the range of log-SNR. Where
+    it names no mask the published code's own default stands in, unless `mask_id` (the tokenizer's) says otherwise.
+    Raises as `load_gidd`.
+    """
+    config = read_json(path)
+    needed = {"vocab_size", "noise_type", "min_log_snr", "max_log_snr", "max_position_embeddings"}
+    if not isinstance(config, dict) or needed - config.keys():
+        lacking = ", ".join(sorted(needed - set(config)))
+        raise GiddFormatError(f"{path}: lacks {lacking}, without which no text can be sampled")
+    named = config.get("mask_token_id")
+    if mask_id is not None and named is not None and named != mask_id:
+        raise GiddFormatError(f"{path}: mask_token_id is {named} but the tokenizer's mask is {mask_id}; check both")
+    mask = next(value for value in (mask_id, named, DEFAULT_MASK_ID) if value is not None)
+    try:
+        shift = float(config["noise_type"])
+        mixing = HybridMixing(
+            config["vocab_size"], mask, math.copysign(math.inf, shift) if abs(shift) >= PURE_SHIFT else shift
+        )
+        process = NoiseProcess(mixing, float(config["min_log_snr"]), float(config["max_log_snr"]))
+        return process, int(config["max_position_embeddings"])
+    except (TypeError, ValueError) as error:
+        raise GiddFormatError(f"{path}: describes no noise process ({error}); take the original config.json") from error
 
 
 def _read_tensors(path: Path) -> dict[str, Tensor]:

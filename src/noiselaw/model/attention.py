@@ -4,10 +4,11 @@ A structure says which keys a query may see; it knows nothing of heads or weight
 of a forward pass. The attention sink, one learned key and value per head that every query sees whatever the structure,
 enters as an extra first key.
 
-Shapes: B batch, T positions, S keys (T, or T + 1 with a sink), H heads, D head dimension.
+Shapes: B batch, T queries, S keys (T, or T + 1 with a sink; with a cache all positions there are), H heads, D head
+dimension.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
@@ -22,6 +23,8 @@ class Attention:
     kind: Literal["full", "causal", "prompt", "keys", "matrix"]
     values: Tensor | None = None
     """prompt: lengths [B]; keys: booleans [B, T]; matrix: booleans [B, T, T] (query, key). True = may be seen."""
+    ends: Tensor | None = None
+    """Positions from ends[b] on do not exist in sequence b: nobody sees them, whatever the kind. [B]."""
 
     @classmethod
     def full(cls) -> "Attention":
@@ -54,27 +57,48 @@ class Attention:
         """Query t sees key s where `mask[b, t, s]` is true."""
         return cls("matrix", mask)
 
-    def mask(self, num_positions: int, device: torch.device) -> Tensor | None:
-        """The structure as booleans, broadcastable to [B, H, T, T]; None where every query sees every key."""
-        position = torch.arange(num_positions, device=device)
+    def until(self, ends: Tensor) -> "Attention":
+        """The same structure for sequences of different lengths: nobody sees positions from `ends[b]` on."""
+        return replace(self, ends=ends)
+
+    def rows(self, index: Tensor) -> "Attention":
+        """The structure of the sequences at `index` [n]."""
+        values, ends = (None if part is None else part[index] for part in (self.values, self.ends))
+        return Attention(self.kind, values, ends)
+
+    def mask(self, num_keys: int, device: torch.device, queries: Tensor | None = None) -> Tensor | None:
+        """The structure as booleans, broadcastable to [B, H, T, S]; None where every query sees every key.
+
+        `queries` [T] or [B, T] are the positions that ask; where not given, all positions do.
+        """
+        key = torch.arange(num_keys, device=device)
+        query = (key if queries is None else queries)[..., :, None]
+        seen = self._seen(query, key)
+        if self.ends is not None:
+            exists = key < self.ends[:, None, None]
+            seen = exists if seen is None else seen & exists
+        return None if seen is None else seen.unsqueeze(-3)
+
+    def _seen(self, query: Tensor, key: Tensor) -> Tensor | None:
+        """Who sees whom if all exist, [T, S] or [B, T or 1, S]: `query` [T, 1] or [B, T, 1], `key` [S]."""
         match self.kind, self.values:
             case "causal", None:
-                return (position[:, None] >= position)[None, None]
+                return query >= key
             case "prompt", Tensor() as lengths:
-                in_prompt = position < lengths[:, None]
-                return (~in_prompt[:, :, None] | in_prompt[:, None, :])[:, None]
+                length = lengths[:, None, None]
+                return (query >= length) | (key < length)
             case "keys", Tensor() as mask:
-                return mask[:, None, None, :]
+                return mask[:, None, :]
             case "matrix", Tensor() as mask:
-                return mask[:, None]
+                return mask.take_along_dim(query.expand(len(mask), -1, -1), dim=1)
         return None
 
-    def additive(self, num_positions: int, *, sink: bool, like: Tensor) -> Tensor | None:
+    def additive(self, num_keys: int, *, sink: bool, like: Tensor, queries: Tensor | None = None) -> Tensor | None:
         """What to add to attention scores: 0 where a key may be seen, -inf where not; [B or 1, 1, T or 1, S].
 
         Made once per forward pass and shared by all layers. `sink` puts a column that is always seen in front.
         """
-        seen = self.mask(num_positions, like.device)
+        seen = self.mask(num_keys, like.device, queries)
         if seen is None:
             return None
         if sink:

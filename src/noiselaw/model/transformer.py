@@ -11,7 +11,7 @@ Departures from the textbook, all of them the paper's:
 - Embedding and head are untied.
 
 Parameter names equal those of the published checkpoints. Shapes: B batch, T positions, V vocabulary, d width, L layers,
-H heads, D = d / H, S keys (T, and one for the sink).
+H heads, D = d / H, S keys (T, or all positions of a cache; and one for the sink).
 """
 
 from typing import Any
@@ -23,6 +23,7 @@ from torch.nn import functional
 
 from noiselaw.accounting import MLP_RATIO
 from noiselaw.model.attention import Attention, attend
+from noiselaw.model.cache import KeyValueCache, LayerCache
 from noiselaw.specs import ModelSpec
 
 
@@ -71,14 +72,35 @@ class SelfAttention(nn.Module):
         self.k_bias = nn.Parameter(torch.zeros(self.heads)) if spec.attention_sink else None
         self.v_bias = nn.Parameter(torch.zeros(self.heads)) if spec.attention_sink else None
 
-    def forward(self, x: Tensor, rotary: tuple[Tensor, Tensor], bias: Tensor | None) -> Tensor:
-        """`x` [B, T, d], `rotary` from `rotary_tables`, `bias` from `Attention.additive` -> [B, T, d]."""
+    def forward(
+        self,
+        x: Tensor,
+        rotary: tuple[Tensor, Tensor],
+        bias: Tensor | None,
+        cache: LayerCache | None = None,
+        positions: Tensor | None = None,
+    ) -> Tensor:
+        """`x` [B, T, d], `rotary` from `rotary_tables`, `bias` from `Attention.additive` -> [B, T, d].
+
+        With a cache the queries see its other positions too; their own keys and values are stored at `positions`.
+        """
         query = rotate(self.q_norm(self.q_proj(x)).unflatten(-1, self.heads), *rotary)
         key = rotate(self.k_norm(self.k_proj(x)).unflatten(-1, self.heads), *rotary)
         value = self.v_proj(x).unflatten(-1, self.heads)
-        key, value = _with_sink(key, self.k_bias), _with_sink(value, self.v_bias)
+        if cache is None or positions is None:
+            key, value = _with_sink(key, self.k_bias), _with_sink(value, self.v_bias)
+        else:
+            key, value = cache.store(key, value, positions)
         out = attend(query.transpose(1, 2), key.transpose(1, 2), value.transpose(1, 2), bias, self.soft_cap)
         return self.o_proj(out.transpose(1, 2).flatten(2))
+
+    @torch.no_grad()
+    def new_cache(self, num_sequences: int, num_positions: int) -> LayerCache:
+        """Room for the keys and values of that many tokens, with the sink in place."""
+        shape = (num_sequences, num_positions, *self.heads)
+        key, value = (linear.weight.new_zeros(shape) for linear in (self.k_proj, self.v_proj))
+        num_sinks = 0 if self.k_bias is None else 1
+        return LayerCache(_with_sink(key, self.k_bias), _with_sink(value, self.v_bias), num_sinks)
 
 
 def _with_sink(x: Tensor, sink: Tensor | None) -> Tensor:
@@ -128,8 +150,16 @@ class Block(nn.Module):
         self.mlp = MLP(spec)
         self.residual_multiplier = spec.residual_scale / spec.num_layers
 
-    def forward(self, x: Tensor, rotary: tuple[Tensor, Tensor], bias: Tensor | None) -> Tensor:
-        x = torch.add(x, self.self_attn(self.attn_layernorm(x), rotary, bias), alpha=self.residual_multiplier)
+    def forward(
+        self,
+        x: Tensor,
+        rotary: tuple[Tensor, Tensor],
+        bias: Tensor | None,
+        cache: LayerCache | None = None,
+        positions: Tensor | None = None,
+    ) -> Tensor:
+        attended = self.self_attn(self.attn_layernorm(x), rotary, bias, cache, positions)
+        x = torch.add(x, attended, alpha=self.residual_multiplier)
         return torch.add(x, self.mlp(self.mlp_layernorm(x)), alpha=self.residual_multiplier)
 
 
@@ -157,21 +187,39 @@ class Transformer(nn.Module):
         self.lm_head = nn.Linear(spec.width, vocab_size, bias=False)
         self.head_multiplier = spec.head_scale / spec.width
 
-    def forward(self, ids: Tensor, attention: Attention | None = None, positions: Tensor | None = None) -> Tensor:
+    def forward(
+        self,
+        ids: Tensor,
+        attention: Attention | None = None,
+        positions: Tensor | None = None,
+        cache: KeyValueCache | None = None,
+    ) -> Tensor:
         """Hidden states [B, T, d] after the final norm, for `ids` [B, T].
 
-        `attention` is full where not given; `positions` [T] or [B, T] count from 0 where not given.
+        `attention` is full where not given; `positions` [T] or [B, T] count from 0 where not given. With a `cache` the
+        ids are those at `positions` of longer sequences whose other keys and values are in it, `attention` is that of
+        the whole sequences, and the cache receives what is new: no gradients then.
         """
         attention = Attention.full() if attention is None else attention
-        spec, num_positions = self.spec, ids.shape[1]
+        spec = self.spec
         x = self.model.embed_tokens(ids)
         if positions is None:
-            positions = torch.arange(num_positions, device=ids.device)
+            positions = torch.arange(ids.shape[1], device=ids.device)
         rotary = rotary_tables(positions, spec.width // spec.num_heads, spec.rope_base, x.dtype)
-        bias = attention.additive(num_positions, sink=spec.attention_sink, like=x)
-        for layer in self.model.layers:
-            x = layer(x, rotary, bias)
+        if cache is None:
+            bias = attention.additive(ids.shape[1], sink=spec.attention_sink, like=x)
+            for layer in self.model.layers:
+                x = layer(x, rotary, bias)
+        else:
+            bias = attention.additive(cache.num_positions, sink=spec.attention_sink, like=x, queries=positions)
+            for layer, kept in zip(self.model.layers, cache.layers, strict=True):
+                x = layer(x, rotary, bias, kept, positions)
         return self.model.norm(x)
+
+    def new_cache(self, num_sequences: int, num_positions: int) -> KeyValueCache:
+        """An empty cache for sequences of that many tokens. Positions never stored must be hidden by the attention."""
+        blocks = [module for module in self.model.layers if isinstance(module, Block)]
+        return KeyValueCache(tuple(block.self_attn.new_cache(num_sequences, num_positions) for block in blocks))
 
     def logits(self, hidden: Tensor) -> Tensor:
         """Logits [..., V] of `hidden` [..., d]: head_scale / d times the head's product."""

@@ -159,7 +159,7 @@ class HybridMixing:
         return torch.where(ids == self.mask_id, masked, (swapped * rho).to(swapped.dtype))
 
     def _share_logit(self, log_snr: Tensor) -> Tensor:
-        if math.isinf(self.shift):
+        if math.isinf(self.shift) or self.scale == 0.0:  # also where log_snr is infinite: the clean text
             return torch.full_like(log_snr, self.shift)
         return self.scale * log_snr + self.shift
 

@@ -78,7 +78,10 @@ class Oracle:
         return (self.probabilities * self.negative_log_likelihood()).sum()
 
     def leave_one_out(self, noisy: Tensor, log_snr: Tensor) -> Tensor:
-        """p(x_t | z at the other positions), [B, T, V]: the prediction that makes the bound tight."""
+        """p(x_t | z at the other positions), [B, T, V]: the prediction that makes the bound tight.
+
+        `log_snr` is [B], or [B, T] where tokens of one sequence stand at different levels (a prompt is clean).
+        """
         return self._normalised(self._leave_one_out_joint(self._likelihood(noisy, log_snr)))
 
     def posterior(self, noisy: Tensor, log_snr: Tensor) -> Tensor:
@@ -135,7 +138,8 @@ class Oracle:
     def _likelihood(self, noisy: Tensor, log_snr: Tensor) -> Tensor:
         """q_λ(z_t | x_t = v) for every value v, [B, T, V]."""
         values = torch.arange(self.process.mixing.vocab_size)
-        return self.process.marginal_at(noisy[..., None], values, log_snr[:, None, None])
+        levels = log_snr if log_snr.ndim == 2 else log_snr[:, None]
+        return self.process.marginal_at(noisy[..., None], values, levels[..., None])
 
     def _leave_one_out_joint(self, likelihood: Tensor) -> Tensor:
         """p(x_t = v, z at the other positions), [B, T, V], from likelihoods of the same shape."""

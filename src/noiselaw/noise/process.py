@@ -18,6 +18,18 @@ from noiselaw.noise.rate import alpha, one_minus_alpha
 from noiselaw.specs import NoiseSpec
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class PosteriorMixture:
+    """p(z_s | z_t) as three events whose probabilities sum to one: float64 or as the log-SNR, [...]."""
+
+    clean: Tensor
+    """z_s is a clean token drawn from the prediction."""
+    noise: Tensor
+    """z_s is drawn from the noise π at level s."""
+    stay: Tensor
+    """z_s = z_t: it stood there already."""
+
+
 @dataclass(frozen=True, slots=True)
 class NoiseProcess:
     """A mixing distribution over a finite range of log-SNR. Raises ValueError where the range is none."""
@@ -89,6 +101,30 @@ class NoiseProcess:
         arrived_share = torch.where(evidence > 0, arrived / evidence, 0.0)
         before_arrival = arrived_share[..., None] * marginal_s
         return before_arrival.scatter_add(-1, noisy_t[..., None], stood_share[..., None])
+
+    def posterior_mixture(
+        self, noisy_t: Tensor, prob_at_noisy: Tensor, log_snr_t: Tensor, log_snr_s: Tensor
+    ) -> PosteriorMixture:
+        """The law of `posterior` without a [V] axis (docs/theory.md eq. 31): what happens to each token [...].
+
+        Of the prediction only its probability of the present token, `prob_at_noisy` [...], is needed; at the mask not
+        even that. `log_snr_s` may be +inf, the clean text: the mixture is then the belief of eq. 15.
+        """
+        stay, swapped, masked = self._arrivals(log_snr_t, log_snr_s)
+        signal_s, noise_s = alpha(log_snr_s), one_minus_alpha(log_snr_s)
+        prob_at_noisy = torch.where(noisy_t == self.mixing.mask_id, 0.0, prob_at_noisy)
+        stood = stay * (signal_s * prob_at_noisy + noise_s * self.mixing.pi_at(log_snr_s, noisy_t))
+        arrived = self.mixing.spread_at(noisy_t, swapped, masked)
+        evidence = stood + arrived
+        # A token that the prediction rules out and noise cannot have made is kept, as in `posterior`.
+        arrived_share = torch.where(evidence > 0, arrived / evidence, 0.0)
+        return PosteriorMixture(signal_s * arrived_share, noise_s * arrived_share, 1.0 - arrived_share)
+
+    def belief_at(self, noisy: Tensor, prob_at_noisy: Tensor, log_snr: Tensor) -> Tensor:
+        """Probability that the clean token is the one seen, given all of z, [...]: the belief of eq. 15 at x = z."""
+        clean = torch.full_like(log_snr, math.inf)
+        mixture = self.posterior_mixture(noisy, prob_at_noisy, log_snr, clean)
+        return torch.where(noisy == self.mixing.mask_id, 0.0, mixture.stay + mixture.clean * prob_at_noisy)
 
     def prior(self) -> Tensor:
         """The noise that generation starts from, π at the lowest log-SNR: float64 [V]."""

@@ -36,7 +36,7 @@ def element(tag: str, *children: Child, **attributes: str | bool | None) -> Mark
         if value is not None and value is not False
     )
     opening = f"<{tag}{written}>"
-    return Markup(opening if tag in ("br", "meta", "img") else f"{opening}{render(children)}</{tag}>")
+    return Markup(opening if tag in ("br", "meta", "img", "input") else f"{opening}{render(children)}</{tag}>")
 
 
 def json_text(value: Any) -> Markup:

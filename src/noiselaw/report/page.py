@@ -1,13 +1,5 @@
-"""One self-contained page per study: overview, figures to hover, tables; and the same figures as files.
+"""One self-contained page per study: overview, figures to hover, tables; and the same figures as files."""
 
-The page opens from a file without a network: styles, scripts, plotly.js and data are inside. A content security policy
-lets only these very scripts run (by their hashes), so that no text of a study could, even if it slipped
-through `markup`.
-"""
-
-import base64
-import hashlib
-from importlib.resources import files
 from pathlib import Path
 
 from plotly.offline import get_plotlyjs
@@ -15,9 +7,10 @@ from plotly.offline import get_plotlyjs
 from noiselaw.files import write_text
 from noiselaw.report import figures, overview, tables
 from noiselaw.report.colors import group_styles
+from noiselaw.report.document import document, package_file
 from noiselaw.report.drawing import Drawing, Panel
 from noiselaw.report.interactive import panel_json
-from noiselaw.report.markup import Child, Markup, element, json_text, raw
+from noiselaw.report.markup import Child, Markup, element
 from noiselaw.report.prints import write_prints
 from noiselaw.report.results import STAGES, Results, read_results
 from noiselaw.report.tables import Cell, Table
@@ -44,36 +37,16 @@ def write_report(study_folder: Path, out: Path | None = None) -> Path:
 def render_page(results: Results, drawings: tuple[Drawing, ...]) -> str:
     """The page as text; pure."""
     panels = [panel for drawing in drawings for panel in drawing.panels]
-    scripts = [_file("page.js")] if panels else []
-    libraries = [get_plotlyjs()] if panels else []
-    head = element(
-        "head",
-        element("meta", charset="utf-8"),
-        element("meta", http_equiv="Content-Security-Policy", content=_policy([*libraries, *scripts])),
-        element("meta", name="viewport", content="width=device-width, initial-scale=1"),
-        element("title", f"{results.facts.name} – noiselaw"),
-        element("style", raw(_file("page.css"))),
-    )
-    body = element(
-        "body",
+    return document(
+        f"{results.facts.name} – noiselaw",
         element("header", *_overview(results), class_="top"),
         element("main", _switches(results, panels) if panels else None, *_sections(results, drawings)),
         element("footer", overview.footer(results)),
-        [element("script", raw(library)) for library in libraries],
-        element("script", json_text([panel_json(panel) for panel in panels]), type="application/json", id="panels"),
-        [element("script", raw(script)) for script in scripts],
+        styles=[package_file("page.css")],
+        libraries=[get_plotlyjs()] if panels else [],
+        data={"panels": [panel_json(panel) for panel in panels]},
+        scripts=[package_file("page.js")] if panels else [],
     )
-    return f"<!doctype html>\n{element('html', head, body, lang='en')}\n"
-
-
-def _file(name: str) -> str:
-    return files("noiselaw.report").joinpath(name).read_text(encoding="utf-8")
-
-
-def _policy(scripts: list[str]) -> str:
-    digests = (base64.b64encode(hashlib.sha256(script.encode()).digest()).decode() for script in scripts)
-    allowed = " ".join(f"'sha256-{digest}'" for digest in digests) or "'none'"
-    return f"default-src 'none'; script-src {allowed}; style-src 'unsafe-inline'; img-src data: blob:"
 
 
 def _overview(results: Results) -> list[Child]:

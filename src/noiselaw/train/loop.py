@@ -1,8 +1,9 @@
 """The spine: one run from spec to result, resumable at any moment.
 
 A batch is a pure function of (seed, step), so a run's state is its checkpoint and nothing else. What is on disk at any
-time: `spec.json` (what the run is), `run.json` (facts derived from it), `metrics.jsonl`, `checkpoints/`, and at the end
-`result.json`, or `failure.json` when the loss or a weight stopped being a number.
+time: `spec.json` (what the run is), `run.json` (facts derived from it), `tokenizer.json` (so that the model can be used
+without the data), `metrics.jsonl`, `checkpoints/`, and at the end `result.json`, or `failure.json` when the loss or a
+weight stopped being a number.
 """
 
 import math
@@ -17,9 +18,10 @@ import torch
 
 from noiselaw.accounting import DEFAULT_CONVENTION, flops_per_token, head_flops_per_token, parameter_counts
 from noiselaw.data.shards import TokenData, open_tokens
+from noiselaw.data.vocabulary import keep_vocabulary
 from noiselaw.files import only_writer, read_json, remove_leftovers, write_json, write_text
 from noiselaw.metrics import MetricsLog, Row, read_rows
-from noiselaw.specs import RunSpec
+from noiselaw.specs import DiffusionSpec, RunSpec
 from noiselaw.train.checkpoint import newest_valid, restore, save_checkpoint
 from noiselaw.train.interrupt import Interrupted, stop_on_signal
 from noiselaw.train.machine import Machine, float32_products
@@ -178,6 +180,8 @@ def _prepare(spec: RunSpec, folder: Path, data: TokenData, machine: Machine, obs
         restore(checkpoint, training.model, training.optimizer)
     facts = run_facts(spec, data, fingerprint) | {"machine": machine.facts(training.precision.dtype)}
     write_json(folder / "run.json", facts)
+    reference = spec.objective.noise.reference if isinstance(spec.objective, DiffusionSpec) else None
+    keep_vocabulary(data, folder, frequencies=reference == "unigram")
     (folder / "failure.json").unlink(missing_ok=True)
     step = 0 if checkpoint is None else checkpoint.step
     length = spec.data.sequence_length

@@ -1,0 +1,36 @@
+"""What a run keeps of its data, so that its model can be used when the data is gone: tokenizer, token frequencies."""
+
+from pathlib import Path
+
+import numpy as np
+
+from noiselaw.data.manifest import TOKENIZER_NAME
+from noiselaw.data.shards import TokenData
+from noiselaw.files import write_atomically
+
+FREQUENCIES_NAME = "token_frequencies.npy"
+
+
+def keep_vocabulary(data: TokenData, folder: Path, *, frequencies: bool) -> None:
+    """Copy the tokenizer into `folder`, and where `frequencies` the share of each token in the training data.
+
+    Files that stand there already are kept: they are this data's, because the run's fingerprint holds its content.
+    """
+    tokenizer = folder / TOKENIZER_NAME
+    if not tokenizer.exists():
+        content = data.tokenizer_path.read_bytes()
+        write_atomically(tokenizer, lambda stream: stream.write(content))
+    if frequencies and not (folder / FREQUENCIES_NAME).exists():
+        values = data.split("train").token_frequencies()
+        write_atomically(folder / FREQUENCIES_NAME, lambda stream: np.save(stream, values))
+
+
+def read_frequencies(folder: Path) -> np.ndarray | None:
+    """Token frequencies float64 [V] kept in `folder`, or None. Raises ValueError where the file is damaged."""
+    path = folder / FREQUENCIES_NAME
+    if not path.exists():
+        return None
+    try:
+        return np.load(path, allow_pickle=False)
+    except (ValueError, EOFError, OSError) as error:
+        raise ValueError(f"{path}: damaged ({error}); delete it and continue the run to write it again") from error
