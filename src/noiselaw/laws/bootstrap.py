@@ -23,6 +23,19 @@ def resample_counts(generator: np.random.Generator, num_draws: int, num_points: 
     return generator.multinomial(num_points, np.full(num_points, 1.0 / num_points), num_draws).astype(float)
 
 
+def run_weights(generator: np.random.Generator, num_draws: int, num_runs: int, *, smooth: bool) -> Floats:
+    """Random weights [S, R] of mean and variance one: how often each run is drawn, or (`smooth`) exponential ones.
+
+    Exponential weights (the Bayesian bootstrap, Rubin 1981) leave no run out. A fit by signs of residuals (Huber's loss
+    far beyond its threshold, absolute values) depends on the few points next to it; without some of them it jumps, and
+    counts would overstate its spread: by 9 % at 48 points, by 27 % at 24.
+    """
+    if not smooth:
+        return resample_counts(generator, num_draws, num_runs)
+    weights = generator.standard_exponential((num_draws, num_runs))
+    return weights / weights.mean(-1, keepdims=True)
+
+
 def resample_lines(x: ArrayLike, y: ArrayLike, counts: Floats) -> Lines:
     """Least-squares lines through resamples: the exact fit to y [..., K] over x [K] with counts [S, K] as weights.
 
@@ -79,6 +92,9 @@ def percentile_interval(
 
     NaN draws (refits without a minimum) are left out.
     """
+    # Of S draws and one more, each of S + 1 ranks is as likely: Weibull's quantiles hold `level` with few draws, too.
+    low, high = np.nanquantile(draws, [0.5 - level / 2, 0.5 + level / 2], method="weibull")
+    if math.isinf(degrees_of_freedom):
+        return float(low), float(high)
     widening = student_quantile(level, degrees_of_freedom) / student_quantile(level, math.inf)
-    low, high = np.nanquantile(draws, [0.5 - level / 2, 0.5 + level / 2])
     return estimate + widening * (float(low) - estimate), estimate + widening * (float(high) - estimate)

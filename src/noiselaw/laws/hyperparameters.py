@@ -15,8 +15,7 @@ import numpy as np
 
 from noiselaw.laws.bootstrap import resample_counts
 from noiselaw.laws.forms import Floats, Lines, fit_lines
-from noiselaw.laws.isoflop import LawFit
-from noiselaw.laws.lawfits import flat_record, law_fits, law_records, lost_draws
+from noiselaw.laws.lawfits import LawFit, flat_record, law_fits, law_records, lost_draws
 from noiselaw.laws.readings import label_sizes
 from noiselaw.laws.table import RunTable
 from noiselaw.laws.tuning import BatchCell, RateCell, batch_cells, rate_cells, settings_of

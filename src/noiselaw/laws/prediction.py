@@ -10,7 +10,8 @@ import math
 from dataclasses import dataclass
 
 from noiselaw.laws.bootstrap import student_quantile
-from noiselaw.laws.isoflop import LEVEL, IsoflopFit
+from noiselaw.laws.isoflop import IsoflopFit
+from noiselaw.laws.lawfits import LEVEL
 
 
 @dataclass(frozen=True, slots=True)

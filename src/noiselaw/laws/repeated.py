@@ -21,8 +21,7 @@ from numpy.typing import ArrayLike
 from noiselaw.laws.bootstrap import resample_counts
 from noiselaw.laws.effective import Rows, decayed, huber_problem
 from noiselaw.laws.forms import Floats
-from noiselaw.laws.isoflop import LEVEL
-from noiselaw.laws.lawfits import interval_records
+from noiselaw.laws.lawfits import LEVEL, interval_records
 from noiselaw.laws.newton import Problem, descend, projected_gradient
 from noiselaw.laws.surface import DELTA, Certificate
 from noiselaw.laws.table import RunTable
