@@ -17,6 +17,17 @@ from numpy.typing import ArrayLike
 
 from noiselaw.laws.forms import Floats, Lines
 
+LEVEL = 0.95
+"""Of every interval."""
+ROW_DRAWS = 240_000
+"""Rows of a table refitted by default, all draws and groups together: about half a second."""
+FEWEST_DRAWS, MOST_DRAWS = 200, 1000
+
+
+def default_draws(num_rows: int) -> int:
+    """Draws of methods that descend again for each."""
+    return min(max(ROW_DRAWS // num_rows, FEWEST_DRAWS), MOST_DRAWS)
+
 
 def resample_counts(generator: np.random.Generator, num_draws: int, num_points: int) -> Floats:
     """How often each point is drawn in a resample with replacement: weights [S, K] for an exact weighted refit."""
@@ -85,10 +96,16 @@ def _student_mass(angle: float, degrees_of_freedom: int) -> float:
     return (angle + mass) * 2 / math.pi if odd else mass
 
 
+def student_widening(level: float, degrees_of_freedom: float) -> float:
+    """By how much Student's central interval of that level is wider than the normal one."""
+    return student_quantile(level, degrees_of_freedom) / student_quantile(level, math.inf)
+
+
 def percentile_interval(
-    draws: Floats, estimate: float, level: float, degrees_of_freedom: float = math.inf
+    draws: Floats, estimate: float = math.nan, level: float = LEVEL, degrees_of_freedom: float = math.inf
 ) -> tuple[float, float]:
-    """The central interval that holds `level` of the draws, widened about the estimate from normal to Student's t.
+    """The central interval that holds `level` of the draws; with degrees of freedom widened about the estimate, as
+    Student's t is wider than the normal distribution.
 
     NaN draws (refits without a minimum) are left out.
     """
@@ -96,5 +113,5 @@ def percentile_interval(
     low, high = np.nanquantile(draws, [0.5 - level / 2, 0.5 + level / 2], method="weibull")
     if math.isinf(degrees_of_freedom):
         return float(low), float(high)
-    widening = student_quantile(level, degrees_of_freedom) / student_quantile(level, math.inf)
+    widening = student_widening(level, degrees_of_freedom)
     return estimate + widening * (float(low) - estimate), estimate + widening * (float(high) - estimate)

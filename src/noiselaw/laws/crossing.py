@@ -13,9 +13,10 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
+from noiselaw.laws.bootstrap import LEVEL
 from noiselaw.laws.forms import Floats, Lines
 from noiselaw.laws.isoflop import fit_isoflop_table
-from noiselaw.laws.lawfits import LEVEL, LawFit, listed
+from noiselaw.laws.lawfits import LawFit, listed
 from noiselaw.laws.repeated import NAMES, RepeatedFit, fit_repeated, repeated_loss
 from noiselaw.laws.table import RunTable
 from noiselaw.laws.tokens import fit_tokens

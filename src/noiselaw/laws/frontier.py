@@ -164,7 +164,7 @@ def _arcs(curves: Sequence[Trajectory], log_flops: Floats, winners: Winners) -> 
         if not winners.there[first]:
             continue
         low, high = log_flops[first], log_flops[members[-1]]
-        curve, budget = curves[winners.run[first]], float(np.exp((low + high) / 2))
+        curve, budget = curves[int(winners.run[first])], float(np.exp((low + high) / 2))
         raised = {SMALLEST: winners.smallest[first], LARGEST: winners.largest[first]}
         yield Arc(
             run=curve.name,

@@ -7,11 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from noiselaw.laws.bootstrap import percentile_interval
+from noiselaw.laws.bootstrap import LEVEL, percentile_interval
 from noiselaw.laws.forms import Floats, PowerLaw
 
-LEVEL = 0.95
-"""Of every interval."""
 MIN_OPTIMA = 2
 """That carry a law."""
 

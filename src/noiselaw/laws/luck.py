@@ -13,10 +13,15 @@ S draws.
 
 import math
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
+from noiselaw.laws.bootstrap import LEVEL, run_weights, student_widening
 from noiselaw.laws.forms import Floats
+
+MANY_RUNS = 20
+"""From so many runs on they are weighted at random; of fewer, too few would be left in a draw."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +74,50 @@ def split_luck(residuals: Floats, slopes: Floats, run: np.ndarray) -> Luck:
     if between <= 0:
         return Luck(0.0, freedom, _root(squared, spare_rows), spare_rows)
     return Luck(math.sqrt(between), freedom, math.sqrt(within), max(spare_rows - freedom, 1.0))
+
+
+class Redrawn(NamedTuple):
+    """Tables to fit again, rows by rows: other weights, or other losses."""
+
+    weights: Floats
+    """[S, n]"""
+    log_loss: Floats
+    """[S, n]"""
+    widening: float
+    """By which refits are to be pushed apart about the estimate."""
+
+    def widen(self, name: str, draws: Floats, estimate: float) -> Floats:
+        """Draws [S] of a parameter pushed apart: scales A and B in logs, what cannot be negative no further than 0."""
+        if name in SCALES:
+            return estimate * (draws / estimate) ** self.widening
+        moved = estimate + self.widening * (draws - estimate)
+        return np.maximum(moved, 0.0) if name in BOUNDED else moved
+
+
+SCALES = ("A", "B")
+BOUNDED = ("E", "inverse_R_D", "inverse_R_N")
+"""Parameters of loss surfaces that cannot be negative."""
+
+
+def redraw(
+    log_loss: Floats, slopes: Floats, residuals: Floats, run: np.ndarray, *, delta: float, num_draws: int, seed: int
+) -> Redrawn | None:
+    """Draws of a table with log losses [n] and log residuals [n] of a Huber fit with slopes [k, n] over its unknowns.
+
+    Many runs are weighted at random, whole; few keep their places and get new luck about the fit. None where even that
+    cannot be told. Weights: residuals are smaller than the errors were, which Student's t makes up for; a fit by signs
+    (most residuals beyond `delta`) shrinks nothing. Tests measure that the intervals hold 95 %.
+    """
+    generator, num_runs, every = np.random.default_rng(seed), int(run.max()) + 1, (num_draws, run.size)
+    if num_runs >= MANY_RUNS:
+        by_signs = float((np.abs(residuals) <= delta).mean()) < 0.5
+        weights = run_weights(generator, num_draws, num_runs, smooth=by_signs)[:, run]
+        widening = 1.0 if by_signs else student_widening(LEVEL, num_runs - len(slopes))
+        return Redrawn(weights, np.broadcast_to(log_loss, every), widening)
+    luck = split_luck(residuals, slopes, run)
+    if not luck.tells_runs:
+        return None
+    return Redrawn(np.ones(every), log_loss - residuals + luck.draw(generator, num_draws, run), 1.0)
 
 
 def _orthonormal(slopes: Floats) -> Floats:

@@ -9,9 +9,8 @@ beside it, and the interval covers both: their difference is what the form of th
 import math
 from dataclasses import dataclass
 
-from noiselaw.laws.bootstrap import student_quantile
+from noiselaw.laws.bootstrap import LEVEL, student_quantile
 from noiselaw.laws.isoflop import IsoflopFit
-from noiselaw.laws.lawfits import LEVEL
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,7 +18,7 @@ from noiselaw.laws.forms import Floats, Lines, fit_lines
 from noiselaw.laws.frontier import Arc, raw_argmin
 from noiselaw.laws.heldout import HeldOut, predict_large_runs
 from noiselaw.laws.isoflop import QUANTITIES, IsoflopFit, Optimum, fit_tables
-from noiselaw.laws.lawfits import LEVEL, OUTSIDE
+from noiselaw.laws.lawfits import OUTSIDE
 from noiselaw.laws.optima import find_optima
 from noiselaw.laws.published import (
     LOSS_GAPS,
@@ -317,7 +317,7 @@ def _percentiles(fit: IsoflopFit, num_draws: int, seed: int) -> dict[str, tuple[
     logs = np.log([[getattr(optimum, name) for name in ("budget", *QUANTITIES)] for optimum in fit.optima]).T
     counts = resample_counts(np.random.default_rng(seed), num_draws, len(fit.optima))
     slopes = resample_lines(logs[0], logs[1:], counts).slope
-    return {name: percentile_interval(drawn, math.nan, LEVEL) for name, drawn in zip(QUANTITIES, slopes, strict=True)}
+    return {name: percentile_interval(drawn) for name, drawn in zip(QUANTITIES, slopes, strict=True)}
 
 
 def _compare_interval(

@@ -1,9 +1,7 @@
 """A surface for every group of a table: parameters, the compute-optimal laws they imply, and how far to trust both.
 
 Intervals are percentiles of refits that run to the bottom, all draws at once from the best fit on. What is drawn is
-runs: weighted at random where there are many, else the fit with new luck for every run (`laws.luck`). With few points
-residuals are smaller than the errors were, which narrows weighted draws; that some draws lack runs at the edges widens
-them by about as much, so nothing is added (tests measure the coverage).
+runs: weighted at random where there are many, else the fit with new luck for every run (`laws.luck`).
 Legend: S draws, R runs, n points.
 """
 
@@ -15,11 +13,11 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 
 from noiselaw.laws.allocation import optimal_laws
-from noiselaw.laws.bootstrap import percentile_interval, run_weights
+from noiselaw.laws.bootstrap import default_draws, percentile_interval
 from noiselaw.laws.descent import Points, derivatives, log_slopes
 from noiselaw.laws.forms import Floats, PowerLaw
-from noiselaw.laws.lawfits import LEVEL, LawFit, law_fits, law_records, listed, lost_draws
-from noiselaw.laws.luck import split_luck
+from noiselaw.laws.lawfits import LawFit, law_fits, law_records, listed, lost_draws
+from noiselaw.laws.luck import redraw
 from noiselaw.laws.surface import (
     DELTA,
     PARAMETERS,
@@ -36,12 +34,8 @@ from noiselaw.laws.table import RunTable
 Size = Literal["params", "flops_per_token"]
 """What the surface is over, beside tokens."""
 
-ROW_DRAWS = 240_000
-"""Rows refitted by default, all draws and groups together: about half a second."""
 L1_COST = 4
-FEWEST_DRAWS, MOST_DRAWS = 200, 1000
-MANY_RUNS = 20
-"""From so many runs on they are weighted at random; fewer would leave too few of them in a draw."""
+"""Times the work of the others."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,8 +108,8 @@ def fit_surface_table(
     C = M D with M a power of the size, as the rows of the table have it (exact for 6 P). `num_draws` is by default what
     about half a second allows. A group without a surface is flagged; raises ValueError where no group has one.
     """
-    cost = table.loss.size * (L1_COST if objective == "l1" else 1)
-    num_draws = min(max(ROW_DRAWS // cost, FEWEST_DRAWS), MOST_DRAWS) if num_draws is None else num_draws
+    if num_draws is None:
+        num_draws = default_draws(table.loss.size * (L1_COST if objective == "l1" else 1))
     how = _How(size, objective, threshold(objective, delta), num_draws, seed)
     fits = {group: _fit_group(group, rows, how) for group, rows in table.groups()}
     if all(fit.fit is None for fit in fits.values()):
@@ -156,7 +150,7 @@ def _fit_group(group: str, rows: RunTable, how: _How) -> SurfaceLaws:
         num_draws=0 if draws is None else how.num_draws,
         fit=fit,
         deviation=math.sqrt(float((residuals**2).mean())),
-        intervals={} if draws is None else _intervals(fit, draws.parameters),
+        intervals={} if draws is None else {name: percentile_interval(x) for name, x in draws.parameters.items()},
         draws_gradient_norm=0.0 if draws is None else draws.gradient_norm,
         **_laws(rows, fit, draws, how.size),
     )
@@ -165,45 +159,32 @@ def _fit_group(group: str, rows: RunTable, how: _How) -> SurfaceLaws:
 def _draw(data: Points, fit: SurfaceFit, residuals: Floats, run: np.ndarray, how: _How) -> _Draws | None:
     """Refits of drawn tables, from the best fit on; None where too few runs tell how they differ."""
     theta = start_at(fit, data)
-    drawn = _drawn_points(data, theta, residuals, run, how)
+    if not how.num_draws:
+        return None
+    drawn = redraw(
+        data.y, log_slopes(data, theta)[1][0], residuals, run,
+        delta=how.delta, num_draws=how.num_draws, seed=how.seed,
+    )  # fmt: skip
     if drawn is None:
         return None
+    tables = replace(data, y=drawn.log_loss, weights=drawn.weights)
     parts: list[Floats] = []
     worst = 0.0
     for index in np.array_split(np.arange(how.num_draws), max(1, how.num_draws * data.x.size // _CHUNK)):
-        mine = drawn.draws(index)
+        mine = tables.draws(index)
         found = minimize(mine, np.repeat(theta, index.size, axis=0), how.objective, how.delta).theta
         gradient = derivatives(mine, found, how.delta).gradient
         worst = max(worst, float(np.linalg.norm(gradient, axis=-1).max()) / data.x.size)
         parts.append(found)
     unit = how.delta if how.objective == "l1" else 1.0
-    return _Draws(surface_parameters(data, np.concatenate(parts)), worst / unit)
+    refits = surface_parameters(data, np.concatenate(parts))
+    return _Draws(
+        {name: drawn.widen(name, values, getattr(fit, name)) for name, values in refits.items()}, worst / unit
+    )
 
 
 _CHUNK = 2**18
 """Points of draws held at once."""
-
-
-def _drawn_points(data: Points, theta: Floats, residuals: Floats, run: np.ndarray, how: _How) -> Points | None:
-    """The tables to refit: weights, or new luck on top of the fit."""
-    num_runs, generator = int(run.max()) + 1, np.random.default_rng(how.seed)
-    if not how.num_draws:
-        return None
-    if num_runs >= MANY_RUNS:
-        counts_signs = float((np.abs(residuals) <= how.delta).mean()) < 0.5
-        return replace(data, weights=run_weights(generator, how.num_draws, num_runs, smooth=counts_signs)[:, run])
-    fitted, slopes = (part[0] for part in log_slopes(data, theta))
-    luck = split_luck(residuals, slopes, run)
-    if not luck.tells_runs:
-        return None
-    return replace(data, y=fitted + luck.draw(generator, how.num_draws, run))
-
-
-def _intervals(fit: SurfaceFit, draws: Mapping[str, Floats]) -> dict[str, tuple[float, float]]:
-    return {
-        name: percentile_interval(values[np.isfinite(values)], getattr(fit, name), LEVEL)
-        for name, values in draws.items()
-    }
 
 
 def _laws(rows: RunTable, fit: SurfaceFit, draws: _Draws | None, size: Size) -> dict[str, Any]:
