@@ -20,6 +20,7 @@ from noiselaw.laws.cooldown import fit_cooldown
 from noiselaw.laws.crossing import Over, find_crossings
 from noiselaw.laws.curves import IsoflopTable
 from noiselaw.laws.frontier import fit_frontier, raw_argmin
+from noiselaw.laws.hyperparameters import Resample as TuningResample
 from noiselaw.laws.hyperparameters import fit_hyperparameters
 from noiselaw.laws.isoflop import Resample, fit_tables
 from noiselaw.laws.levels import Along, tabulate_levels
@@ -174,6 +175,7 @@ def hyperparameters(
     columns: Columns = ReadOptions(),
     targets: tuple[float, ...] = (),
     num_targets: int = 5,
+    resample: TuningResample = "runs",
     draws: int = 10_000,
     seed: int = 0,
     show: Show = Output(),
@@ -184,11 +186,14 @@ def hyperparameters(
         table: CSV, JSON lines, JSON or Parquet, one row per reading.
         targets: Losses at which batches are compared; by default some for every size.
         num_targets: How many, where targets are not given.
+        resample: What intervals draw anew: the luck of runs, or cells as if each were new (as the paper does).
         draws: Draws for intervals.
         seed: Seed of the draws.
     """
     runs = _read(table, columns, show, run_by="size")
-    fits = fit_hyperparameters(runs, targets=targets or None, num_targets=num_targets, num_draws=draws, seed=seed)
+    fits = fit_hyperparameters(
+        runs, targets=targets or None, num_targets=num_targets, resample=resample, num_draws=draws, seed=seed
+    )
     _finish("hyperparameters", runs, _records(fits), show)
 
 
