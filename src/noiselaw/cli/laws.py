@@ -14,14 +14,16 @@ import tyro
 from rich.console import Console
 
 from noiselaw.cli.lawtable import WIDTH, print_laws
-from noiselaw.laws.budgets import tabulate_budgets
 from noiselaw.laws.build import RunBy
 from noiselaw.laws.columns import ReadOptions
 from noiselaw.laws.cooldown import fit_cooldown
 from noiselaw.laws.crossing import Over, find_crossings
+from noiselaw.laws.curves import IsoflopTable
 from noiselaw.laws.frontier import fit_frontier, raw_argmin
+from noiselaw.laws.hyperparameters import Resample as TuningResample
 from noiselaw.laws.hyperparameters import fit_hyperparameters
 from noiselaw.laws.isoflop import Resample, fit_tables
+from noiselaw.laws.levels import Along, tabulate_levels
 from noiselaw.laws.optima import Keep
 from noiselaw.laws.read import read_table
 from noiselaw.laws.record import to_json
@@ -29,7 +31,7 @@ from noiselaw.laws.repeated import fit_repeated
 from noiselaw.laws.surface import DELTA, Objective
 from noiselaw.laws.surfacelaws import Size, fit_surface_table
 from noiselaw.laws.table import RunTable
-from noiselaw.laws.tokens import fit_tokens
+from noiselaw.laws.tokens import fit_level_tables
 
 FIGURE_FORMATS = ("png", "svg")
 
@@ -73,10 +75,7 @@ def isoflop(
         seed: Seed of the draws.
     """
     runs = _read(table, columns, show)
-    found = tabulate_budgets(runs, budgets or None)
-    runs = replace(runs, notes=tuple(note for group in found.values() for note in group.notes))
-    _say(runs.notes)
-    tables = {group: budget.table for group, budget in found.items()}
+    tables = _at_levels(runs, "flops", budgets)
     fits = fit_tables(tables, window=window, keep=keep, resample=resample, num_draws=draws, seed=seed)
     _finish("isoflop", runs, to_json(fits, runs.convention)["groups"], show)
 
@@ -161,7 +160,8 @@ def tokens(
         seed: Seed of the draws.
     """
     runs = _read(table, columns, show, run_by="size")
-    records = _records(fit_tokens(runs, levels=levels or None, keep=keep, num_draws=draws, seed=seed))
+    tables = _at_levels(runs, "tokens", levels)
+    records = _records(fit_level_tables(tables, keep=keep, num_draws=draws, seed=seed))
     if runs.unique_tokens is not None and bool((runs.tokens > runs.unique_tokens).any()):
         repeated = fit_repeated(runs, size=size, delta=delta, num_draws=draws, seed=seed)
         records = {group: {**record, "repeated": repeated[group].record()} for group, record in records.items()}
@@ -175,6 +175,7 @@ def hyperparameters(
     columns: Columns = ReadOptions(),
     targets: tuple[float, ...] = (),
     num_targets: int = 5,
+    resample: TuningResample = "runs",
     draws: int = 10_000,
     seed: int = 0,
     show: Show = Output(),
@@ -185,11 +186,14 @@ def hyperparameters(
         table: CSV, JSON lines, JSON or Parquet, one row per reading.
         targets: Losses at which batches are compared; by default some for every size.
         num_targets: How many, where targets are not given.
+        resample: What intervals draw anew: the luck of runs, or cells as if each were new (as the paper does).
         draws: Draws for intervals.
         seed: Seed of the draws.
     """
     runs = _read(table, columns, show, run_by="size")
-    fits = fit_hyperparameters(runs, targets=targets or None, num_targets=num_targets, num_draws=draws, seed=seed)
+    fits = fit_hyperparameters(
+        runs, targets=targets or None, num_targets=num_targets, resample=resample, num_draws=draws, seed=seed
+    )
     _finish("hyperparameters", runs, _records(fits), show)
 
 
@@ -235,7 +239,7 @@ def cross(
         draws: Draws for intervals.
         seed: Seed of the draws.
     """
-    runs = _read(table, columns, show, run_by="size")
+    runs = _read(table, columns, show, run_by="row" if over == "flops" else "size")
     found = find_crossings(runs, over=over, groups=between, within=within, flops=at_flops, num_draws=draws, seed=seed)
     _finish("cross", runs, _records(found), show)
 
@@ -247,6 +251,13 @@ def _read(path: Path, columns: ReadOptions, show: Output, *, run_by: RunBy = "ro
     table = read_table(path, columns, run_by=run_by)
     _say(table.notes)
     return table
+
+
+def _at_levels(runs: RunTable, along: Along, levels: Sequence[float]) -> dict[str, IsoflopTable]:
+    """Losses at levels, and how rows came to them told on stderr."""
+    found = tabulate_levels(runs, along, levels or None)
+    _say([note for group in found.values() for note in group.notes])
+    return {name: group.table for name, group in found.items()}
 
 
 def _say(notes: Sequence[str]) -> None:

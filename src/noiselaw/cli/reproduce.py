@@ -10,7 +10,7 @@ from rich.text import Text
 
 from noiselaw.laws.discrepancy import Comparison, IntervalComparison, Section
 from noiselaw.laws.heldout import HeldOut, HeldOutLoss
-from noiselaw.laws.isoflop import OUTSIDE
+from noiselaw.laws.lawfits import OUTSIDE
 from noiselaw.laws.published import COOLDOWN_FACTOR, COOLDOWN_FACTOR_UNCERTAINTY, PAPER
 from noiselaw.laws.reproduce import NOT_DERIVABLE, Reproduction
 from noiselaw.laws.reproduce import reproduce as rederive

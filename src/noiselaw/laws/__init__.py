@@ -8,8 +8,9 @@ laws.
 
 from noiselaw.laws.curves import IsoflopTable, LossCurve, tabulate_curves, tabulate_points
 from noiselaw.laws.forms import PowerLaw, SaturatingCurve
-from noiselaw.laws.isoflop import IsoflopFit, LawFit, Optimum, SizePoint, fit_isoflop, fit_tables
+from noiselaw.laws.isoflop import IsoflopFit, Optimum, SizePoint, fit_isoflop, fit_tables
 from noiselaw.laws.lawbook import published_book
+from noiselaw.laws.lawfits import LawFit
 from noiselaw.laws.ownbook import read_book
 from noiselaw.laws.plan import Plan, plan_run
 from noiselaw.laws.planner import Budget, plan_training

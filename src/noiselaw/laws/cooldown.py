@@ -11,9 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from noiselaw.laws.bootstrap import student_quantile
+from noiselaw.laws.bootstrap import LEVEL, student_quantile
 from noiselaw.laws.forms import Floats, fit_lines
-from noiselaw.laws.isoflop import LEVEL
 from noiselaw.laws.lawfits import flat_record, interval_records
 from noiselaw.laws.readings import gather_levels, trajectory_of
 from noiselaw.laws.table import RunTable

@@ -13,11 +13,11 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
+from noiselaw.laws.bootstrap import LEVEL
 from noiselaw.laws.forms import Floats, Lines
-from noiselaw.laws.isoflop import LEVEL, LawFit, fit_tables
-from noiselaw.laws.lawfits import listed
+from noiselaw.laws.isoflop import fit_isoflop_table
+from noiselaw.laws.lawfits import LawFit, listed
 from noiselaw.laws.repeated import NAMES, RepeatedFit, fit_repeated, repeated_loss
-from noiselaw.laws.sizetable import read_sizes
 from noiselaw.laws.table import RunTable
 from noiselaw.laws.tokens import fit_tokens
 
@@ -121,8 +121,7 @@ class _Side(NamedTuple):
 def _law_sides(table: RunTable, over: Over, num_draws: int, generator: np.random.Generator) -> dict[str, _Side]:
     laws: Mapping[str, tuple[LawFit | None, int, tuple[float, float]]]
     if over == "flops":
-        readings = {group: read_sizes(group, rows, "flops").table for group, rows in table.groups()}
-        fits = fit_tables(readings, num_draws=num_draws)
+        fits = fit_isoflop_table(table, num_draws=num_draws)
         laws = {
             group: (fit.laws.get("loss"), fit.degrees_of_freedom, _ends([optimum.budget for optimum in fit.optima]))
             for group, fit in fits.items()

@@ -6,7 +6,8 @@ Legend: K budgets, R runs of one group, n points.
 
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -30,6 +31,8 @@ class LossCurve:
     """Training FLOPs per token M, by the caller's convention."""
     tokens: Floats
     loss: Floats
+    _smoothed: "_Smoothing | None" = field(default=None, init=False, repr=False)
+    """Found at the first reading and kept."""
 
     def __post_init__(self) -> None:
         """Check the curve. Raises ValueError naming the run, the value and the remedy."""
@@ -64,19 +67,36 @@ class LossCurve:
         ValueError outside the run's validations: nothing is extrapolated.
         """
         budgets = np.asarray(flops, float)
-        for budget in budgets.flat:
+        for budget in (budgets.min(), budgets.max()) if budgets.size else ():
             if not self.covers(budget):
                 raise ValueError(
                     f"run {self.run}: budget {budget:.4g} FLOPs lies outside its validations "
                     f"({self.flops[0]:.4g} to {self.flops[-1]:.4g}); train longer, validate earlier or drop the budget"
                 )
-        trend = SaturatingCurve.fit(self.tokens, self.loss)
-        log_tokens, missed = np.log(self.tokens), np.log(self.loss / trend(self.tokens))
-        at = np.log(budgets / self.flops_per_token)
+        if self._smoothed is None:
+            object.__setattr__(self, "_smoothed", _Smoothing.of(self.tokens, self.loss))
+        assert self._smoothed is not None
+        return self._smoothed.at(budgets / self.flops_per_token)
+
+
+class _Smoothing(NamedTuple):
+    """The form through a curve, and what it misses where local lines foretell that."""
+
+    trend: SaturatingCurve
+    log_tokens: Floats
+    missed: Floats | None
+
+    @classmethod
+    def of(cls, tokens: Floats, loss: Floats) -> "_Smoothing":
+        trend = SaturatingCurve.fit(tokens, loss)
+        log_tokens, missed = np.log(tokens), np.log(loss / trend(tokens))
         left_out = missed - _local_lines(log_tokens, missed, log_tokens, leave_out=True)
-        if (left_out**2).sum() < (missed**2).sum():
-            return trend(np.exp(at)) * np.exp(_local_lines(log_tokens, missed, at))
-        return trend(np.exp(at))
+        return cls(trend, log_tokens, missed if (left_out**2).sum() < (missed**2).sum() else None)
+
+    def at(self, tokens: Floats) -> Floats:
+        if self.missed is None:
+            return self.trend(tokens)
+        return self.trend(tokens) * np.exp(_local_lines(self.log_tokens, self.missed, np.log(tokens)))
 
 
 _END_SLACK = 0.01

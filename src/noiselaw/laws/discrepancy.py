@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass
 from statistics import NormalDist
 from typing import Any
 
-from noiselaw.laws.isoflop import LEVEL
+from noiselaw.laws.bootstrap import LEVEL
 
 PUBLISHED_DRAWS = 10_000
 """Resamples of the published bootstrap."""

@@ -118,8 +118,25 @@ def _terms(rows: Rows, theta: Floats) -> _Terms:
     return _Terms(logs, size_slopes, token_slopes, effective_size, (first, second))
 
 
-def huber_problem(rows: Rows, weights: Floats, delta: float, *, excess: bool) -> Problem:
-    """Sum of weights [S, n] times Huber's loss of the log residuals, for `newton.descend`.
+def log_slopes(rows: Rows, theta: Floats) -> tuple[Floats, Floats]:
+    """The log loss [S, n] and its gradient [S, n, k] over theta."""
+    log_total, _, slopes, _ = _slopes(rows, theta)
+    return log_total, slopes
+
+
+def _slopes(rows: Rows, theta: Floats) -> tuple[Floats, Floats, Floats, _Terms]:
+    """Log loss, shares of its three terms [3, S, n], gradient, and the terms."""
+    terms = _terms(rows, theta)
+    shares = np.exp(np.stack(np.broadcast_arrays(*terms.logs)))
+    total = shares.sum(0)
+    shares = shares / total
+    slopes = shares[0][..., None] * terms.size_slopes + shares[1][..., None] * terms.token_slopes
+    slopes[..., 4] += shares[2]
+    return np.log(total), shares, slopes, terms
+
+
+def huber_problem(rows: Rows, weights: Floats, losses: Floats, delta: float, *, excess: bool) -> Problem:
+    """Sum of weights [S, n] times Huber's loss of residuals from log losses [S, n], for `newton.descend`.
 
     x_N moves only with `excess`. The Hessian is exact but for the second derivatives of log N', which matter only to
     the speed.
@@ -127,19 +144,14 @@ def huber_problem(rows: Rows, weights: Floats, delta: float, *, excess: bool) ->
 
     def objective(theta: Floats, index: np.ndarray) -> Floats:
         with np.errstate(all="ignore"):
-            size = np.abs(log_loss(rows, theta) - rows.loss)
+            size = np.abs(log_loss(rows, theta) - losses[index])
             inner = np.minimum(size, delta)
             total = (weights[index] * inner * (size - inner / 2)).sum(-1)
         return np.where(np.isfinite(total), total, math.inf)
 
     def derivatives(theta: Floats, index: np.ndarray) -> tuple[Floats, Floats]:
-        terms = _terms(rows, theta)
-        shares = np.exp(np.stack(np.broadcast_arrays(*terms.logs)))
-        total = shares.sum(0)
-        shares = shares / total
-        slopes = shares[0][..., None] * terms.size_slopes + shares[1][..., None] * terms.token_slopes
-        slopes[..., 4] += shares[2]
-        residual = np.log(total) - rows.loss
+        log_total, shares, slopes, terms = _slopes(rows, theta)
+        residual = log_total - losses[index]
         pull = weights[index] * np.clip(residual, -delta, delta)
         stiffness = weights[index] * (np.abs(residual) <= delta)
         hessian = _gram(slopes, stiffness - pull) + _curvature(terms, pull * shares, theta[:, 3])

@@ -9,19 +9,25 @@ Legend: S draws, n cells or readings.
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
-from noiselaw.laws.bootstrap import resample_counts
+from noiselaw.laws.bootstrap import resample_counts, resample_lines
 from noiselaw.laws.forms import Floats, Lines, fit_lines
-from noiselaw.laws.isoflop import LawFit
-from noiselaw.laws.lawfits import flat_record, law_fits, law_records, lost_draws
+from noiselaw.laws.lawfits import LawFit, flat_record, law_fits, law_records, lost_draws
+from noiselaw.laws.luck import Luck
 from noiselaw.laws.readings import label_sizes
 from noiselaw.laws.table import RunTable
-from noiselaw.laws.tuning import BatchCell, RateCell, batch_cells, rate_cells, settings_of
+from noiselaw.laws.tuning import BatchCell, RateCell, Setting, batch_cells, rate_cells, settings_of
+from noiselaw.laws.tuningdraws import batch_lines, draw_batches, draw_rates, rate_lines, tuning_luck
 
 MIN_CELLS = 2
+Resample = Literal["runs", "cells"]
+"""What intervals draw anew: the luck of runs, or cells as if each were new (the paper; too narrow where cells share
+runs)."""
+HIDDEN = ("settings", "slopes")
+"""Of cells: how they hang together, for draws only."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,10 +62,14 @@ class HyperparametersFit:
         return {
             "laws": law_records(self.laws),
             "flags": list(self.flags),
-            "cells": [flat_record(cell) for cell in self.cells],
-            "rate_cells": [flat_record(cell) for cell in self.rate_cells],
+            "cells": [_cell_record(cell) for cell in self.cells],
+            "rate_cells": [_cell_record(cell) for cell in self.rate_cells],
             "readings": [flat_record(reading) for reading in self.readings],
         }
+
+
+def _cell_record(cell: BatchCell | RateCell) -> dict[str, Any]:
+    return {name: value for name, value in flat_record(cell).items() if name not in HIDDEN}
 
 
 def fit_hyperparameters(
@@ -67,10 +77,11 @@ def fit_hyperparameters(
     *,
     targets: Sequence[float] | None = None,
     num_targets: int = 5,
+    resample: Resample = "runs",
     num_draws: int = 10_000,
     seed: int = 0,
 ) -> dict[str, HyperparametersFit]:
-    """B* = A D^a and eta* = A B^a for every group, with 95 % intervals of the exponents from a bootstrap over cells.
+    """B* = A D^a and eta* = A B^a for every group, with 95 % intervals of the exponents.
 
     Rows of one size, batch and learning rate are one curve, read between its rows. `targets` are losses; by default
     each size has `num_targets` of its own, quantiles of the losses that at least 4 of its batches (3 if there are no
@@ -84,73 +95,113 @@ def fit_hyperparameters(
         raise ValueError("the table has no batch column; name the one that holds tokens (or sequences) per batch")
     if targets is not None and not all(math.isfinite(target) and target > 0 for target in targets):
         raise ValueError(f"targets {list(targets)}: give losses in nats per token")
-    generator = np.random.default_rng(seed)
-    return {
-        group: _fit_group(group, rows, targets, num_targets, _Bootstrap(generator, num_draws))
-        for group, rows in table.groups()
-    }
+    how = _How(targets, num_targets, resample, num_draws, seed)
+    return {group: _fit_group(group, rows, how) for group, rows in table.groups()}
 
 
-@dataclass(frozen=True, slots=True)
-class _Bootstrap:
-    generator: np.random.Generator
+class _How(NamedTuple):
+    targets: Sequence[float] | None
+    num_targets: int
+    resample: Resample
     num_draws: int
-
-    def counts(self, num_cells: int) -> Floats:
-        return resample_counts(self.generator, self.num_draws, num_cells)
+    seed: int
 
 
-def _fit_group(
-    group: str, rows: RunTable, targets: Sequence[float] | None, num_targets: int, bootstrap: _Bootstrap
-) -> HyperparametersFit:
+def _fit_group(group: str, rows: RunTable, how: _How) -> HyperparametersFit:
     rows, flags = _without_cooldown(rows)
-    size = label_sizes(rows)
-    sizes = [settings_of(rows.rows(size == label)) for label in range(size.max() + 1)]
-    cells = [cell for settings in sizes for cell in batch_cells(settings, targets, num_targets)]
+    sizes = _settings_by_size(rows)
+    cells = [cell for settings in sizes for cell in batch_cells(settings, how.targets, how.num_targets)]
     tried = [] if rows.learning_rate is None else sizes
-    rates = [cell for settings in tried for cell in rate_cells(settings, num_targets)]
-    batch_law = _fit_batch_law(cells, bootstrap)
+    rates = [cell for settings in tried for cell in rate_cells(settings, how.num_targets)]
+    batch_law = _fit_batch_law(cells)
+    readings = [] if batch_law is None else list(_read_rates(rates, batch_law))
+    estimates = {} if batch_law is None else {"batch_tokens": np.stack(batch_law)}
     flags += _cell_flags("batch", cells)
-    readings: list[RateReading] = []
-    laws: dict[str, LawFit] = {}
     if batch_law is None:
         flags.append("no laws: fewer than 2 batch cells have an optimum inside")
-    else:
-        laws |= law_fits({"batch_tokens": batch_law.estimate}, {"batch_tokens": batch_law.draws})
-        flags += lost_draws({"batch_tokens": batch_law.draws})
-        readings = list(_read_rates(rates, batch_law))
     if rows.learning_rate is not None:
-        rate_law = _fit_rate_law(readings, batch_law, bootstrap)
         flags += _cell_flags("learning rate", rates)
-        if rate_law is None:
+        if len({reading.tokens for reading in readings}) < MIN_CELLS:
             flags.append("no learning rate law: eta* can be read at B* for fewer than 2 sizes and token counts")
         else:
-            laws |= law_fits({"learning_rate": rate_law.estimate}, {"learning_rate": rate_law.draws})
-            flags += lost_draws({"learning_rate": rate_law.draws})
+            log_batch, log_rate = np.log([[reading.batch_tokens, reading.learning_rate] for reading in readings]).T
+            estimates["learning_rate"] = np.stack(fit_lines(log_batch, log_rate))
+    laws: dict[str, LawFit] = {}
+    if estimates:
+        laws, doubts = _with_intervals(estimates, cells, rates, readings, how)
+        flags += doubts
     return HyperparametersFit(group, laws, tuple(cells), tuple(rates), tuple(readings), tuple(flags))
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class _Law:
-    """(log coefficient, exponent) [2] and draws of it [S, 2]."""
-
-    estimate: Floats
-    draws: Floats
-
-    def at(self, log_x: Floats) -> tuple[Floats, Floats]:
-        """Log values [n] and their draws [S, n]."""
-        return Lines(*self.estimate).at(log_x), Lines(*self.draws.T[..., None]).at(log_x)
+def _settings_by_size(rows: RunTable) -> list[list[Setting]]:
+    size, found, first = label_sizes(rows), [], 0
+    for label in range(size.max() + 1):
+        found.append(settings_of(rows.rows(size == label), first))
+        first += len(found[-1])
+    return found
 
 
-def _fit_batch_law(cells: Sequence[BatchCell], bootstrap: _Bootstrap) -> _Law | None:
+def _fit_batch_law(cells: Sequence[BatchCell]) -> Lines | None:
     kept = [cell for cell in cells if cell.kept]
     if len(kept) < MIN_CELLS:
         return None
-    x, y = np.log([[cell.tokens, cell.batch_tokens] for cell in kept]).T
-    return _Law(*(np.stack(fit_lines(x, y, weights), axis=-1) for weights in (1.0, bootstrap.counts(len(kept)))))
+    return fit_lines(*np.log([[cell.tokens, cell.batch_tokens] for cell in kept]).T)
 
 
-def _read_rates(cells: Sequence[RateCell], batch_law: _Law) -> Iterator[RateReading]:
+def _with_intervals(
+    estimates: Mapping[str, Floats],
+    cells: Sequence[BatchCell],
+    rates: Sequence[RateCell],
+    readings: Sequence[RateReading],
+    how: _How,
+) -> tuple[dict[str, LawFit], tuple[str, ...]]:
+    """The laws with what draws say of them, and what to doubt."""
+    if how.resample == "cells":
+        return _by_cells(estimates, cells, readings, how)
+    luck = tuning_luck(cells, rates)
+    if luck is None:
+        return law_fits(estimates, None), ("no interval: no cell has more than 3 values",)
+    draws = _draw_luck(estimates, cells, rates, luck, how)
+    return law_fits(estimates, draws), lost_draws(draws)
+
+
+def _draw_luck(
+    estimates: Mapping[str, Floats], cells: Sequence[BatchCell], rates: Sequence[RateCell], luck: Luck, how: _How
+) -> dict[str, Floats]:
+    """(log coefficient, exponent) [S, 2] by quantity, every cell read again after its runs have moved."""
+    settings = np.arange(1 + max(number for cell in (*cells, *rates) for number in cell.settings))
+    shifts = luck.draw(np.random.default_rng(how.seed), how.num_draws, settings)
+    batch = batch_lines(draw_batches(cells, shifts))
+    draws = {"batch_tokens": np.stack(batch, axis=-1)}
+    if "learning_rate" in estimates:
+        draws["learning_rate"] = np.stack(rate_lines(rates, draw_rates(rates, shifts), batch), axis=-1)
+    return draws
+
+
+def _by_cells(
+    estimates: Mapping[str, Floats], cells: Sequence[BatchCell], readings: Sequence[RateReading], how: _How
+) -> tuple[dict[str, LawFit], tuple[str, ...]]:
+    """Cells drawn with replacement, as the paper does; every draw reads eta* at its own B*(D)."""
+    generator = np.random.default_rng(how.seed)
+    log_tokens, log_batch = np.log([[cell.tokens, cell.batch_tokens] for cell in cells if cell.kept]).T
+    batch = resample_lines(log_tokens, log_batch, resample_counts(generator, how.num_draws, log_tokens.size))
+    laws = law_fits(
+        {"batch_tokens": estimates["batch_tokens"]},
+        {"batch_tokens": np.stack(batch, axis=-1)},
+        max(log_tokens.size - 2, 1),
+    )
+    if "learning_rate" not in estimates:
+        return laws, ()
+    lines = Lines(*np.array([[reading.intercept, reading.slope] for reading in readings]).T)
+    best = Lines(*(part[:, None] for part in batch)).at(np.log([reading.tokens for reading in readings]))
+    drawn = fit_lines(best, lines.at(best), resample_counts(generator, how.num_draws, len(readings)))
+    rate = {"learning_rate": np.stack(drawn, axis=-1)}
+    return laws | law_fits({"learning_rate": estimates["learning_rate"]}, rate, max(len(readings) - 2, 1)), lost_draws(
+        rate
+    )
+
+
+def _read_rates(cells: Sequence[RateCell], batch_law: Lines) -> Iterator[RateReading]:
     """eta* at B*(D), where B* lies among the batches that have an eta* at that size and D."""
     by_level: dict[tuple[float, float], list[RateCell]] = {}
     for cell in cells:
@@ -158,7 +209,7 @@ def _read_rates(cells: Sequence[RateCell], batch_law: _Law) -> Iterator[RateRead
             by_level.setdefault((cell.flops_per_token, cell.tokens), []).append(cell)
     for (flops_per_token, tokens), same in by_level.items():
         log_batch, log_rate = np.log([[cell.batch_tokens, cell.learning_rate] for cell in same]).T
-        best = float(batch_law.at(np.log([tokens]))[0][0])
+        best = float(batch_law.at(math.log(tokens)))
         if log_batch.min() <= best <= log_batch.max() and len(same) > 1:
             line = fit_lines(log_batch, log_rate)
             yield RateReading(
@@ -170,19 +221,6 @@ def _read_rates(cells: Sequence[RateCell], batch_law: _Law) -> Iterator[RateRead
                 intercept=float(line.intercept),
                 slope=float(line.slope),
             )
-
-
-def _fit_rate_law(readings: Sequence[RateReading], batch_law: _Law | None, bootstrap: _Bootstrap) -> _Law | None:
-    """Every draw reads eta* at its own B*(D): the doubt about the batch law is carried on."""
-    if batch_law is None or len({reading.tokens for reading in readings}) < MIN_CELLS:
-        return None
-    best, drawn = batch_law.at(np.log([reading.tokens for reading in readings]))
-    lines = Lines(*np.array([[reading.intercept, reading.slope] for reading in readings]).T)
-    counts = bootstrap.counts(len(readings))
-    return _Law(
-        np.stack(fit_lines(best, lines.at(best)), axis=-1),
-        np.stack(fit_lines(drawn, lines.at(drawn), counts), axis=-1),
-    )
 
 
 def _without_cooldown(rows: RunTable) -> tuple[RunTable, list[str]]:

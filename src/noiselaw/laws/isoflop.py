@@ -11,11 +11,22 @@ from typing import Literal
 
 import numpy as np
 
-from noiselaw.laws.bootstrap import percentile_interval, resample_counts, run_effects
-from noiselaw.laws.budgets import tabulate_budgets
+from noiselaw.laws.bootstrap import resample_counts, run_effects
 from noiselaw.laws.curves import IsoflopTable, LossCurve, tabulate_curves
 from noiselaw.laws.doubts import disagreement, parabola_bias
 from noiselaw.laws.forms import Floats, PowerLaw
+from noiselaw.laws.lawfits import (
+    CONCAVE,
+    EDGE,
+    FEW_POINTS,
+    MIN_OPTIMA,
+    NO_MINIMUM,
+    OUTSIDE,
+    LawFit,
+    law_fits,
+    lost_draws,
+)
+from noiselaw.laws.levels import tabulate_levels
 from noiselaw.laws.optima import (
     Keep,
     Optima,
@@ -30,17 +41,9 @@ from noiselaw.laws.optima import (
 from noiselaw.laws.surface import SurfaceFit, fit_surface
 from noiselaw.laws.table import RunTable
 
-FEW_POINTS = "fewer than 4 points"
-OUTSIDE = "vertex outside the sampled sizes"
-NO_MINIMUM = "no minimum near the sampled sizes"
-CONCAVE = "concave"
-EDGE = "lowest loss at the smallest or largest size"
-
 Resample = Literal["runs", "optima"]
 """What the bootstrap draws anew (see `noiselaw.laws.bootstrap`)."""
 
-LEVEL = 0.95
-MIN_OPTIMA = 2
 QUANTITIES = ("loss", "tokens", "params", "flops_per_token")
 
 
@@ -69,17 +72,6 @@ class Optimum:
     log_params_coefficients: tuple[float, float, float]
     """log L = c0 + c1 log P + c2 log(P)**2, natural logs."""
     points: tuple[SizePoint, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class LawFit:
-    """A power law in C with its uncertainty; None where the table has no degrees of freedom to tell it."""
-
-    law: PowerLaw
-    interval: tuple[float, float] | None
-    """Of the exponent, 95 %."""
-    covariance: tuple[float, float, float] | None
-    """Of log coefficient and exponent: (variance, covariance, variance)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,9 +127,9 @@ def fit_isoflop_table(
 ) -> dict[str, IsoflopFit]:
     """Fit every group of a table of runs at the budgets its rows share, or at given ones. See `fit_tables`.
 
-    How rows became budgets is said by `noiselaw.laws.budgets.tabulate_budgets`, which this calls.
+    How rows became budgets is said by `noiselaw.laws.levels.tabulate_levels`, which this calls.
     """
-    tables = {group: found.table for group, found in tabulate_budgets(table, budgets).items()}
+    tables = {group: found.table for group, found in tabulate_levels(table, "flops", budgets).items()}
     return fit_tables(tables, window=window, keep=keep, resample=resample, num_draws=num_draws, seed=seed)
 
 
@@ -173,17 +165,30 @@ class _Bootstrap:
     scatter: float | None
     degrees_of_freedom: int
 
+    @property
+    def no_interval(self) -> str:
+        """Why there are no draws."""
+        few = "fewer than 3 optima" if self.resample == "optima" else "no budget has more than 3 sizes"
+        return f"no interval: {few}"
+
     def draw(self, table: IsoflopTable, optima: Optima, keep: Keep) -> tuple[dict[str, Floats] | None, float]:
         """(log coefficient, exponent) draws [S, 2] by quantity, and the degrees of freedom of their spread."""
         generator = np.random.default_rng(self.seed)
         if self.resample == "optima":
             kept = optima.carrying(keep)
-            counts = resample_counts(generator, self.num_draws, int(kept.sum()))
-            return resample_optimal_laws(np.log(table.budgets), optima, kept, counts).logs(), math.inf
+            num_kept = int(kept.sum())
+            if num_kept < _FEWEST_RESAMPLED:
+                return None, 0
+            counts = resample_counts(generator, self.num_draws, num_kept)
+            return resample_optimal_laws(np.log(table.budgets), optima, kept, counts).logs(), num_kept - 2
         if self.scatter is None:
             return None, 0
         shifts = run_effects(generator, self.num_draws, len(table.runs), self.scatter)
         return draw_optimal_laws(table, shifts, keep), self.degrees_of_freedom
+
+
+_FEWEST_RESAMPLED = 3
+"""Optima; a line through two leaves nothing to tell its doubt."""
 
 
 def _fit_table(whole: IsoflopTable, narrowed: IsoflopTable, keep: Keep, bootstrap: _Bootstrap) -> IsoflopFit:
@@ -200,8 +205,8 @@ def _fit_table(whole: IsoflopTable, narrowed: IsoflopTable, keep: Keep, bootstra
     if not scarce:
         estimate = fit_optimal_laws(np.log(table.budgets), optima, kept).logs()
         draws, freedom = bootstrap.draw(table, optima, keep)
-        laws = {name: _law_fit(estimate[name], None if draws is None else draws[name], freedom) for name in QUANTITIES}
-        flags = (*flags, *_draw_flags(draws))
+        laws = law_fits({name: estimate[name] for name in QUANTITIES}, draws, freedom)
+        flags = (*flags, *((bootstrap.no_interval,) if draws is None else lost_draws(draws)))
         if surface is not None:
             plain = {name: law.law for name, law in laws.items()}
             flags += disagreement(plain, surface, float(table.budgets[kept].max()))
@@ -215,18 +220,6 @@ def _fit_table(whole: IsoflopTable, narrowed: IsoflopTable, keep: Keep, bootstra
         degrees_of_freedom=bootstrap.degrees_of_freedom,
         surface=surface,
     )
-
-
-def _law_fit(estimate: Floats, draws: Floats | None, freedom: float) -> LawFit:
-    law = PowerLaw(float(np.exp(estimate[0])), float(estimate[1]))
-    if draws is None:
-        return LawFit(law, None, None)
-    whole = draws[np.isfinite(draws).all(-1)]
-    if len(whole) < 2:
-        return LawFit(law, None, None)
-    covariance = np.cov(whole, rowvar=False)
-    interval = percentile_interval(whole[:, 1], law.exponent, LEVEL, freedom)
-    return LawFit(law, interval, (float(covariance[0, 0]), float(covariance[0, 1]), float(covariance[1, 1])))
 
 
 def _describe_optima(table: IsoflopTable, optima: Optima, kept: np.ndarray) -> tuple[Optimum, ...]:
@@ -284,17 +277,6 @@ def _group_flags(kept: np.ndarray, enough: np.ndarray, num_runs: int) -> tuple[s
     if num_runs < 4:
         flags.append(f"only {num_runs} runs")
     return tuple(flags)
-
-
-def _draw_flags(draws: Mapping[str, Floats] | None) -> tuple[str, ...]:
-    if draws is None:
-        return ("no interval: no budget has more than 3 sizes",)
-    lost = 1.0 - float(np.isfinite(draws["flops_per_token"]).all(-1).mean())
-    return (
-        (f"{lost:.0%} of the draws have no law: the optima are not safe from run-to-run scatter",)
-        if lost > 0.02
-        else ()
-    )
 
 
 def _fit_surface(table: IsoflopTable) -> SurfaceFit | None:

@@ -16,9 +16,10 @@ from typing import Any
 import numpy as np
 
 from noiselaw.laws import published
+from noiselaw.laws.bootstrap import LEVEL
 from noiselaw.laws.curves import tabulate_points
 from noiselaw.laws.forms import PowerLaw
-from noiselaw.laws.isoflop import LEVEL, IsoflopFit, fit_tables
+from noiselaw.laws.isoflop import IsoflopFit, fit_tables
 from noiselaw.laws.scarce import MUENNIGHOFF, RepeatValue
 from noiselaw.laws.table import ALL
 

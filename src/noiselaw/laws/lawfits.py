@@ -2,14 +2,33 @@
 
 import math
 from collections.abc import Mapping
-from dataclasses import fields
+from dataclasses import dataclass, fields
 from typing import Any
 
 import numpy as np
 
-from noiselaw.laws.bootstrap import percentile_interval
+from noiselaw.laws.bootstrap import LEVEL, percentile_interval
 from noiselaw.laws.forms import Floats, PowerLaw
-from noiselaw.laws.isoflop import EDGE, FEW_POINTS, LEVEL, NO_MINIMUM, OUTSIDE, LawFit
+
+MIN_OPTIMA = 2
+"""That carry a law."""
+
+FEW_POINTS = "fewer than 4 points"
+OUTSIDE = "vertex outside the sampled sizes"
+NO_MINIMUM = "no minimum near the sampled sizes"
+CONCAVE = "concave"
+EDGE = "lowest loss at the smallest or largest size"
+
+
+@dataclass(frozen=True, slots=True)
+class LawFit:
+    """A power law with its uncertainty; None where the table has no degrees of freedom to tell it."""
+
+    law: PowerLaw
+    interval: tuple[float, float] | None
+    """Of the exponent, 95 %."""
+    covariance: tuple[float, float, float] | None
+    """Of log coefficient and exponent: (variance, covariance, variance)."""
 
 
 def law_fits(

@@ -9,8 +9,8 @@ beside it, and the interval covers both: their difference is what the form of th
 import math
 from dataclasses import dataclass
 
-from noiselaw.laws.bootstrap import student_quantile
-from noiselaw.laws.isoflop import LEVEL, IsoflopFit
+from noiselaw.laws.bootstrap import LEVEL, student_quantile
+from noiselaw.laws.isoflop import IsoflopFit
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,7 +5,8 @@ from typing import Any
 
 from noiselaw.laws.doubts import is_allocating, surface_laws
 from noiselaw.laws.forms import PowerLaw
-from noiselaw.laws.isoflop import IsoflopFit, LawFit, Optimum, SizePoint
+from noiselaw.laws.isoflop import IsoflopFit, Optimum, SizePoint
+from noiselaw.laws.lawfits import LawFit
 from noiselaw.laws.surface import Certificate, SurfaceFit
 
 METHOD = "isoflop"

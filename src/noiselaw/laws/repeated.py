@@ -18,11 +18,11 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike
 
-from noiselaw.laws.bootstrap import resample_counts
-from noiselaw.laws.effective import Rows, decayed, huber_problem
+from noiselaw.laws.bootstrap import LEVEL, default_draws, percentile_interval
+from noiselaw.laws.effective import Rows, decayed, huber_problem, log_slopes
 from noiselaw.laws.forms import Floats
-from noiselaw.laws.isoflop import LEVEL
 from noiselaw.laws.lawfits import interval_records
+from noiselaw.laws.luck import redraw
 from noiselaw.laws.newton import Problem, descend, projected_gradient
 from noiselaw.laws.surface import DELTA, Certificate
 from noiselaw.laws.table import RunTable
@@ -92,24 +92,24 @@ def fit_repeated(
     size: Size = "params",
     excess_params: bool | None = None,
     delta: float = DELTA,
-    num_draws: int = 10_000,
+    num_draws: int | None = None,
     seed: int = 0,
 ) -> dict[str, RepeatedFit]:
     """Fit E, A, alpha, B, beta and 1 / R_D* of every group by Huber's loss on log residuals (delta = inf: squares).
 
     `excess_params` says whether R_N* is fitted too; by default it is where that lowers the misfit by more than a
     superfluous unknown would in 95 % of cases (likelihood ratio, runs counted). Starts are ranked by variable
-    projection over alpha, beta and 1 / R_D*. Intervals (95 %) are a bootstrap over runs, every draw refitted to
-    convergence.
+    projection over alpha, beta and 1 / R_D*. Intervals (95 %) are a bootstrap over runs (`luck.redraw`), every draw
+    refitted to convergence; `num_draws` is by default what about half a second allows.
 
     Raises ValueError without unique tokens, for a group that repeats nothing, or one with fewer than 8 rows or 3
     distinct sizes or token counts.
     """
     if table.unique_tokens is None:
         raise ValueError("the table has no unique tokens; name the column that holds them, or epochs")
-    generator = np.random.default_rng(seed)
+    num_draws = default_draws(table.loss.size) if num_draws is None else num_draws
     options = _Options(size, excess_params, delta, num_draws)
-    return {group: _fit_group(group, rows, options, generator) for group, rows in table.groups()}
+    return {group: _fit_group(group, rows, options, seed + at) for at, (group, rows) in enumerate(table.groups())}
 
 
 class _Options(NamedTuple):
@@ -140,8 +140,11 @@ class _Data(NamedTuple):
     def num_runs(self) -> int:
         return int(self.run.max()) + 1
 
-    def problem(self, weights: Floats, options: _Options, *, excess: bool) -> Problem:
-        return huber_problem(self.rows, weights, options.delta, excess=excess)
+    def problem(self, num_starts: int, options: _Options, *, excess: bool) -> Problem:
+        """The fit to the table itself, from so many starts."""
+        every = (num_starts, self.run.size)
+        losses = np.broadcast_to(self.rows.loss, every)
+        return huber_problem(self.rows, np.ones(every), losses, options.delta, excess=excess)
 
     def parameters(self, theta: Floats) -> Floats:
         """[..., 7] in the order of NAMES."""
@@ -155,10 +158,10 @@ class _Data(NamedTuple):
 _NO_DECAY = 1e-9
 
 
-def _fit_group(group: str, table: RunTable, options: _Options, generator: np.random.Generator) -> RepeatedFit:
+def _fit_group(group: str, table: RunTable, options: _Options, seed: int) -> RepeatedFit:
     _refuse_scarce(group, table, options.size)
     data = _Data.of(table, options.size)
-    starts = _projected_starts(data, options.delta)
+    starts = _projected_starts(data, options)
     found = _descend_from(data, starts, options, excess=False)
     excess = options.excess_params
     if excess is not False:
@@ -168,7 +171,7 @@ def _fit_group(group: str, table: RunTable, options: _Options, generator: np.ran
         gain = data.num_runs * math.log(max(found.objective, _TINY) / max(richer.objective, _TINY))
         excess = excess or gain > _LIKELIHOOD_RATIO
         found = richer if excess else found
-    draws = _draw(data, found.theta, options, generator, excess=excess)
+    draws = _draw(data, found.theta, options, seed, excess=excess)
     names = NAMES if excess else NAMES[:-1]
     parameters: dict[str, float] = dict(zip(names, data.parameters(found.theta).tolist(), strict=False))
     certificate = found.certificate(parameters, data)
@@ -206,7 +209,7 @@ class _Found(NamedTuple):
 
 
 def _descend_from(data: _Data, starts: Floats, options: _Options, *, excess: bool) -> _Found:
-    problem = data.problem(np.ones((len(starts), data.run.size)), options, excess=excess)
+    problem = data.problem(len(starts), options, excess=excess)
     theta, objective = descend(problem, starts)
     best = int(np.argmin(objective))
     gradient = projected_gradient(problem, theta)[best]
@@ -224,7 +227,7 @@ _INVERSES = np.array([0.0, 0.003, 0.03, 0.1, 0.3, 1.0])
 _NUM_STARTS = 12
 
 
-def _projected_starts(data: _Data, delta: float) -> Floats:
+def _projected_starts(data: _Data, options: _Options) -> Floats:
     """The best starts [S, 7] of a grid: for given exponents and 1 / R_D*, E, A and B are a linear problem in L / L."""
     alpha, beta, inverse = (
         grid.ravel()[:, None] for grid in np.meshgrid(_EXPONENTS, _EXPONENTS, _INVERSES, indexing="ij")
@@ -238,7 +241,7 @@ def _projected_starts(data: _Data, delta: float) -> Floats:
     floor = 1e-3 * math.exp(rows.loss.min())
     log_a, log_b, log_e = (np.log(np.maximum(linear[:, [index]], floor)) for index in range(3))
     starts = np.concatenate([log_a, alpha, log_b, beta, log_e, inverse, np.zeros_like(inverse)], axis=-1)
-    problem = huber_problem(rows, np.ones((len(starts), data.run.size)), delta, excess=False)
+    problem = data.problem(len(starts), options, excess=False)
     return starts[np.argsort(problem.objective(starts, np.arange(len(starts))))[:_NUM_STARTS]]
 
 
@@ -246,26 +249,31 @@ _CHUNK = 2**16
 """Rows of draws refitted at once: what stays in the processor's cache."""
 
 
-def _draw(data: _Data, theta: Floats, options: _Options, generator: np.random.Generator, *, excess: bool) -> Floats:
-    """Parameters [S, 7] of refits to runs drawn with replacement, all starting from the estimate."""
-    counts = resample_counts(generator, options.num_draws, data.num_runs)[:, data.run]
+def _draw(data: _Data, theta: Floats, options: _Options, seed: int, *, excess: bool) -> Floats:
+    """Parameters [S, 7] of refits to drawn tables; none where too few runs tell how they differ."""
+    log_loss, slopes = (part[0] for part in log_slopes(data.rows, theta[None]))
+    known = slopes.T if excess else slopes.T[:-1]
+    drawn = redraw(
+        data.rows.loss, known, data.rows.loss - log_loss, data.run,
+        delta=options.delta, num_draws=options.num_draws, seed=seed,
+    ) if options.num_draws else None  # fmt: skip
+    if drawn is None:
+        return np.empty((0, len(NAMES)))
     parts = []
-    for weights in np.array_split(counts, max(1, counts.size // _CHUNK)):
-        problem = data.problem(weights, options, excess=excess)
-        parts.append(descend(problem, np.tile(theta, (len(weights), 1)))[0])
-    return data.parameters(np.concatenate(parts))
+    for index in np.array_split(np.arange(options.num_draws), max(1, drawn.weights.size // _CHUNK)):
+        problem = huber_problem(data.rows, drawn.weights[index], drawn.log_loss[index], options.delta, excess=excess)
+        parts.append(descend(problem, np.tile(theta, (index.size, 1)))[0])
+    estimate, refits = data.parameters(theta), data.parameters(np.concatenate(parts))
+    widened = [drawn.widen(name, refits[:, index], float(estimate[index])) for index, name in enumerate(NAMES)]
+    return np.stack(widened, axis=-1)
 
 
 def _interval(draws: Floats) -> tuple[float, float] | None:
-    whole = draws[np.isfinite(draws)]
-    if whole.size < 2:
-        return None
-    low, high = np.quantile(whole, [0.5 - LEVEL / 2, 0.5 + LEVEL / 2])
-    return float(low), float(high)
+    return percentile_interval(draws) if np.isfinite(draws).sum() > 1 else None
 
 
 def _flags(data: _Data, certificate: Certificate, draws: Floats) -> tuple[str, ...]:
-    at_bound = float((draws[:, 5] <= 0).mean())
+    at_bound = float((draws[:, 5] <= 0).mean()) if len(draws) else 0.0
     raised = {
         "no decay: repeats are worth as much as new tokens, R_D* is infinite": "inverse_R_D"
         in certificate.active_bounds,
@@ -273,6 +281,7 @@ def _flags(data: _Data, certificate: Certificate, draws: Floats) -> tuple[str, .
         f"at its bound: {', '.join(certificate.active_bounds)}": certificate.active_bounds,
         f"most repeats are {data.rows.repeats.max():.2g}: the decay is hardly seen": data.rows.repeats.max() < 1,
         f"only {data.num_runs} runs": data.num_runs < MIN_ROWS,
+        "no interval: too few runs to tell how they differ": not len(draws),
     }
     return tuple(flag for flag, is_raised in raised.items() if is_raised)
 

@@ -15,6 +15,7 @@ from numpy.typing import ArrayLike
 
 from noiselaw.laws.descent import Descent, Points, derivatives, descend, descend_to, log_slopes, projected_starts
 from noiselaw.laws.forms import Floats, PowerLaw, huber_weights
+from noiselaw.laws.luck import Luck, split_luck
 
 DELTA = 1e-3
 """Huber's threshold on log residuals (Chinchilla)."""
@@ -127,6 +128,21 @@ def surface_parameters(data: Points, theta: Floats) -> dict[str, Floats]:
             "B": np.exp(theta[..., 2] + theta[..., 3] * data.center_tokens),
             "beta": theta[..., 3],
         }
+
+
+def surface_luck(fit: SurfaceFit, size: ArrayLike, tokens: ArrayLike, loss: ArrayLike, run: np.ndarray) -> Luck:
+    """How runs, and rows of one run, scatter about a fitted surface; `run` [n] numbers the runs from 0."""
+    data = Points.checked(size, tokens, loss)
+    fitted, slopes = (part[0] for part in log_slopes(data, start_at(fit, data)))
+    return split_luck(data.y - fitted, slopes, run)
+
+
+def start_at(fit: SurfaceFit, data: Points) -> Floats:
+    """Theta [1, 5] of a fit, about the middle of the data."""
+    return np.array([[
+        math.log(fit.A) - fit.alpha * data.center_size, fit.alpha,
+        math.log(fit.B) - fit.beta * data.center_tokens, fit.beta, math.log(max(fit.E, 1e-300)),
+    ]])  # fmt: skip
 
 
 def _shift(data: Points) -> Floats:

@@ -1,7 +1,7 @@
 """A surface for every group of a table: parameters, the compute-optimal laws they imply, and how far to trust both.
 
-Intervals come from refits that run to the bottom, all draws at once from the best fit on. What is drawn is runs: with
-replacement where there are many, otherwise one random factor for the whole of each run (see `laws.bootstrap`).
+Intervals are percentiles of refits that run to the bottom, all draws at once from the best fit on. What is drawn is
+runs: weighted at random where there are many, else the fit with new luck for every run (`laws.luck`).
 Legend: S draws, R runs, n points.
 """
 
@@ -13,11 +13,11 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 
 from noiselaw.laws.allocation import optimal_laws
-from noiselaw.laws.bootstrap import percentile_interval, resample_counts, run_effects
-from noiselaw.laws.descent import Points, derivatives
+from noiselaw.laws.bootstrap import default_draws, percentile_interval
+from noiselaw.laws.descent import Points, derivatives, log_slopes
 from noiselaw.laws.forms import Floats, PowerLaw
-from noiselaw.laws.isoflop import LEVEL, LawFit
-from noiselaw.laws.lawfits import law_fits, law_records, listed, lost_draws
+from noiselaw.laws.lawfits import LawFit, law_fits, law_records, listed, lost_draws
+from noiselaw.laws.luck import redraw
 from noiselaw.laws.surface import (
     DELTA,
     PARAMETERS,
@@ -25,6 +25,7 @@ from noiselaw.laws.surface import (
     SurfaceFit,
     fit_surface,
     minimize,
+    start_at,
     surface_parameters,
     threshold,
 )
@@ -33,14 +34,8 @@ from noiselaw.laws.table import RunTable
 Size = Literal["params", "flops_per_token"]
 """What the surface is over, beside tokens."""
 
-ROW_DRAWS = 240_000
-"""Rows refitted by default, all draws and groups together: about half a second."""
 L1_COST = 4
-FEWEST_DRAWS, MOST_DRAWS = 200, 1000
-MANY_RUNS = 20
-"""From so many runs on they are drawn with replacement."""
-FREE = 5
-"""Parameters."""
+"""Times the work of the others."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,8 +108,8 @@ def fit_surface_table(
     C = M D with M a power of the size, as the rows of the table have it (exact for 6 P). `num_draws` is by default what
     about half a second allows. A group without a surface is flagged; raises ValueError where no group has one.
     """
-    cost = table.loss.size * (L1_COST if objective == "l1" else 1)
-    num_draws = min(max(ROW_DRAWS // cost, FEWEST_DRAWS), MOST_DRAWS) if num_draws is None else num_draws
+    if num_draws is None:
+        num_draws = default_draws(table.loss.size * (L1_COST if objective == "l1" else 1))
     how = _How(size, objective, threshold(objective, delta), num_draws, seed)
     fits = {group: _fit_group(group, rows, how) for group, rows in table.groups()}
     if all(fit.fit is None for fit in fits.values()):
@@ -155,87 +150,53 @@ def _fit_group(group: str, rows: RunTable, how: _How) -> SurfaceLaws:
         num_draws=0 if draws is None else how.num_draws,
         fit=fit,
         deviation=math.sqrt(float((residuals**2).mean())),
-        intervals={} if draws is None else _intervals(fit, draws.parameters, runs.size - FREE),
+        intervals={} if draws is None else {name: percentile_interval(x) for name, x in draws.parameters.items()},
         draws_gradient_norm=0.0 if draws is None else draws.gradient_norm,
-        **_laws(rows, fit, draws, how.size, runs.size),
+        **_laws(rows, fit, draws, how.size),
     )
 
 
 def _draw(data: Points, fit: SurfaceFit, residuals: Floats, run: np.ndarray, how: _How) -> _Draws | None:
     """Refits of drawn tables, from the best fit on; None where too few runs tell how they differ."""
-    num_runs = int(run.max()) + 1
-    if num_runs <= FREE or not how.num_draws:
+    theta = start_at(fit, data)
+    if not how.num_draws:
         return None
-    generator = np.random.default_rng(how.seed)
-    if num_runs >= MANY_RUNS:
-        drawn = replace(data, weights=resample_counts(generator, how.num_draws, num_runs)[:, run])
-    else:
-        scatter = math.sqrt(float((residuals**2).mean()) * num_runs / (num_runs - FREE))
-        drawn = replace(data, y=data.y + run_effects(generator, how.num_draws, num_runs, scatter)[:, run])
-    theta = np.array([
-        math.log(fit.A) - fit.alpha * data.center_size, fit.alpha,
-        math.log(fit.B) - fit.beta * data.center_tokens, fit.beta, math.log(max(fit.E, 1e-300)),
-    ])  # fmt: skip
+    drawn = redraw(
+        data.y, log_slopes(data, theta)[1][0], residuals, run,
+        delta=how.delta, num_draws=how.num_draws, seed=how.seed,
+    )  # fmt: skip
+    if drawn is None:
+        return None
+    tables = replace(data, y=drawn.log_loss, weights=drawn.weights)
     parts: list[Floats] = []
     worst = 0.0
     for index in np.array_split(np.arange(how.num_draws), max(1, how.num_draws * data.x.size // _CHUNK)):
-        mine = drawn.draws(index)
-        found = minimize(mine, np.tile(theta, (index.size, 1)), how.objective, how.delta).theta
+        mine = tables.draws(index)
+        found = minimize(mine, np.repeat(theta, index.size, axis=0), how.objective, how.delta).theta
         gradient = derivatives(mine, found, how.delta).gradient
         worst = max(worst, float(np.linalg.norm(gradient, axis=-1).max()) / data.x.size)
         parts.append(found)
     unit = how.delta if how.objective == "l1" else 1.0
-    parameters = surface_parameters(data, np.concatenate(parts))
-    if num_runs >= MANY_RUNS:
-        inside = float((np.abs(residuals) <= how.delta).mean())
-        parameters = _spread_out(parameters, fit, (num_runs / (num_runs - FREE)) ** (inside / 2))
-    return _Draws(parameters, worst / unit)
+    refits = surface_parameters(data, np.concatenate(parts))
+    return _Draws(
+        {name: drawn.widen(name, values, getattr(fit, name)) for name, values in refits.items()}, worst / unit
+    )
 
 
 _CHUNK = 2**18
 """Points of draws held at once."""
 
 
-def _spread_out(parameters: dict[str, Floats], fit: SurfaceFit, factor: float) -> dict[str, Floats]:
-    """Draws pushed apart about the estimate, A and B in logs.
-
-    Residuals of R runs are smaller than the errors by sqrt((R - 5) / R) where they count by their squares, and so is
-    the scatter of tables drawn from them. Residuals beyond Huber's threshold count by their sign and shrink nothing.
-    """
-    spread = {}
-    for name, draws in parameters.items():
-        estimate = getattr(fit, name)
-        is_scale = name in ("A", "B")
-        moved = np.log(draws / estimate) if is_scale else draws - estimate
-        spread[name] = estimate * np.exp(factor * moved) if is_scale else estimate + factor * moved
-    return spread
-
-
-def _intervals(fit: SurfaceFit, draws: Mapping[str, Floats], freedom: int) -> dict[str, tuple[float, float]]:
-    """Of A and B in logs: their draws spread over decades."""
-    intervals = {}
-    for name, values in draws.items():
-        finite = values[np.isfinite(values)]
-        estimate = getattr(fit, name)
-        if name in ("A", "B"):
-            low, high = percentile_interval(np.log(finite), math.log(estimate), LEVEL, freedom)
-            intervals[name] = math.exp(low), math.exp(high)
-        else:
-            low, high = percentile_interval(finite, estimate, LEVEL, freedom)
-            intervals[name] = (max(low, 0.0), high) if name == "E" else (low, high)
-    return intervals
-
-
-def _laws(rows: RunTable, fit: SurfaceFit, draws: _Draws | None, size: Size, num_runs: int) -> dict[str, Any]:
+def _laws(rows: RunTable, fit: SurfaceFit, draws: _Draws | None, size: Size) -> dict[str, Any]:
     """The laws along the optimum, and every flag of the group."""
     sizes = getattr(rows, size)
     per_token, params = PowerLaw.fit(sizes, rows.flops_per_token), PowerLaw.fit(sizes, rows.params)
     estimates = {name: np.asarray(getattr(fit, name)) for name in PARAMETERS}
-    flags = _fit_flags(rows, fit, sizes, num_runs)
+    flags = _fit_flags(rows, fit, sizes, has_draws=draws is not None)
     if fit.alpha <= 0 or fit.beta <= 0:
         return {"laws": {}, "flags": (*flags, "no laws: the loss does not fall with size and tokens both")}
     drawn = None if draws is None else optimal_laws(draws.parameters, per_token, params)
-    laws = law_fits(optimal_laws(estimates, per_token, params), drawn, num_runs - FREE)
+    laws = law_fits(optimal_laws(estimates, per_token, params), drawn)
     missed = max(
         float(np.abs(np.log(column / law(sizes))).max())
         for law, column in ((per_token, rows.flops_per_token), (params, rows.params))
@@ -248,7 +209,7 @@ def _laws(rows: RunTable, fit: SurfaceFit, draws: _Draws | None, size: Size, num
 _POWER_MISS = 0.05
 
 
-def _fit_flags(rows: RunTable, fit: SurfaceFit, sizes: Floats, num_runs: int) -> tuple[str, ...]:
+def _fit_flags(rows: RunTable, fit: SurfaceFit, sizes: Floats, *, has_draws: bool) -> tuple[str, ...]:
     flags, certificate = [], fit.certificate
     below = int((rows.loss <= fit.E).sum())
     if below:
@@ -258,8 +219,8 @@ def _fit_flags(rows: RunTable, fit: SurfaceFit, sizes: Floats, num_runs: int) ->
         flags.append(f"only {certificate.agreeing_starts} of {certificate.num_starts} starts end at this minimum")
     if np.ptp(np.log(rows.tokens)) < _NARROW or np.ptp(np.log(sizes)) < _NARROW:
         flags.append("sizes or tokens span less than a factor of 2")
-    if num_runs <= FREE:
-        flags.append(f"no interval: {num_runs} runs do not tell how runs differ")
+    if not has_draws:
+        flags.append("no interval: too few runs to tell how they differ")
     return tuple(flags)
 
 

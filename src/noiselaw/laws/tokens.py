@@ -2,7 +2,7 @@
 
 At one D the log loss is a parabola in log M (and, separately, in log P); its vertex is the optimum. Power laws of the
 optima in D follow as isoFLOP laws do in C. Where data alone bound a run, the larger model is often simply the better
-one: no vertex lies among the sizes then, and the flags say so. Legend: S draws, K levels of D, R sizes, U runs, n rows.
+one: no vertex lies among the sizes then, and the flags say so. Legend: S draws, K levels of D, n rows.
 """
 
 import math
@@ -15,10 +15,17 @@ import numpy as np
 from noiselaw.laws.bootstrap import run_effects
 from noiselaw.laws.curves import IsoflopTable
 from noiselaw.laws.forms import Floats
-from noiselaw.laws.isoflop import MIN_OPTIMA, LawFit
-from noiselaw.laws.lawfits import flat_record, law_fits, law_records, lost_draws, vertex_flags
-from noiselaw.laws.optima import Keep, Optima, find_optima, fit_optimal_laws, parabolas, pooled_scatter
-from noiselaw.laws.sizetable import SizeReadings, read_sizes
+from noiselaw.laws.lawfits import MIN_OPTIMA, LawFit, flat_record, law_fits, law_records, lost_draws, vertex_flags
+from noiselaw.laws.levels import MIN_SIZES, tabulate_levels
+from noiselaw.laws.optima import (
+    Keep,
+    Optima,
+    draw_optimal_laws,
+    find_optima,
+    fit_optimal_laws,
+    parabolas,
+    pooled_scatter,
+)
 from noiselaw.laws.table import RunTable
 
 
@@ -88,21 +95,29 @@ def fit_tokens(
 ) -> dict[str, TokensFit]:
     """Power laws L*(D), M*(D), P*(D) and C*(D) = D M*(D) of every group.
 
-    `levels` are numbers of tokens to read off the runs' smoothed curves; by default those at which rows of three sizes
-    or more stand (to 0.1 %), and where there are none, 12 levels along the curves. Of several runs of one size the
-    lowest loss counts. Where fewer than two optima lie among the sizes, all minima carry the laws, flagged.
+    `levels` are numbers of tokens; how rows come to them is said by `noiselaw.laws.levels.tabulate_levels`. Where fewer
+    than two optima lie among the sizes, all minima carry the laws, flagged.
 
     Intervals (95 %, of the exponents): every run's losses move by one random factor, with the scatter that the
     parabolas' residuals show over all groups, and everything is fitted again (`noiselaw.laws.bootstrap`).
 
-    Raises ValueError for levels that are not positive and finite.
+    Raises ValueError for levels that are not positive and finite, and for a group in which no level has three sizes.
     """
-    if levels is not None and not all(math.isfinite(level) and level > 0 for level in levels):
-        raise ValueError(f"levels {list(levels)}: give positive numbers of tokens")
-    readings = {group: read_sizes(group, rows, "tokens", levels) for group, rows in table.groups()}
-    scatter, freedom = pooled_scatter(reading.table for reading in readings.values())
+    tables = {group: found.table for group, found in tabulate_levels(table, "tokens", levels).items()}
+    return fit_level_tables(tables, keep=keep, num_draws=num_draws, seed=seed)
+
+
+def fit_level_tables(
+    tables: Mapping[str, IsoflopTable], *, keep: Keep = "inside", num_draws: int = 10_000, seed: int = 0
+) -> dict[str, TokensFit]:
+    """As `fit_tokens`, from losses at levels; those with fewer than three sizes are left out."""
+    enough = {group: np.isfinite(table.loss).sum(-1) >= MIN_SIZES for group, table in tables.items()}
+    kept = {group: table.keep(enough[group]) for group, table in tables.items()}
+    scatter, freedom = pooled_scatter(kept.values())
     luck, generator = _Luck(scatter, freedom, num_draws), np.random.default_rng(seed)
-    return {group: _fit_group(reading, keep, luck, generator) for group, reading in readings.items()}
+    return {
+        group: _fit_group(table, int((~enough[group]).sum()), keep, luck, generator) for group, table in kept.items()
+    }
 
 
 class _Luck(NamedTuple):
@@ -113,8 +128,9 @@ class _Luck(NamedTuple):
     num_draws: int
 
 
-def _fit_group(reading: SizeReadings, keep: Keep, luck: _Luck, generator: np.random.Generator) -> TokensFit:
-    table = reading.table
+def _fit_group(
+    table: IsoflopTable, left_out: int, keep: Keep, luck: _Luck, generator: np.random.Generator
+) -> TokensFit:
     optima = find_optima(table, np.log(table.loss))
     flags: tuple[str, ...] = ()
     if keep == "inside" and optima.inside.sum() < MIN_OPTIMA <= optima.usable.sum():
@@ -124,35 +140,37 @@ def _fit_group(reading: SizeReadings, keep: Keep, luck: _Luck, generator: np.ran
     if kept.sum() < MIN_OPTIMA:
         flags = (*flags, "no laws: fewer than 2 levels have an optimum")
     else:
-        draws = _draw_laws(reading, keep, luck, generator)
+        draws = _draw_laws(table, keep, luck, generator)
         laws = law_fits(_laws(table, optima, kept), draws, luck.degrees_of_freedom)
         flags = (*flags, *(("no interval: no level has more than 3 sizes",) if draws is None else lost_draws(draws)))
     return TokensFit(
         group=table.group,
         laws=laws,
         optima=tuple(_optimum(table, optima, index, kept) for index in range(kept.size)),
-        points=tuple(_points(reading)),
-        flags=(*_level_flags(reading, kept), *flags),
+        points=tuple(_points(table)),
+        flags=(*_level_flags(table, left_out, kept), *flags),
         scatter=luck.scatter,
         degrees_of_freedom=luck.degrees_of_freedom,
     )
 
 
-def _laws(table: IsoflopTable, optima: Optima, weights: np.ndarray) -> dict[str, Floats]:
-    """(log coefficient, exponent) [..., 2] over D by quantity; C* = D M*."""
-    laws = fit_optimal_laws(np.log(table.budgets), optima, weights)
-    logs = {name: np.stack(lines, axis=-1) for name, lines in laws._asdict().items()}
-    return logs | {"flops": logs["flops_per_token"] + np.array([0.0, 1.0])}
+def _laws(table: IsoflopTable, optima: Optima, kept: np.ndarray) -> dict[str, Floats]:
+    return _over_tokens(fit_optimal_laws(np.log(table.budgets), optima, kept).logs())
+
+
+def _over_tokens(logs: Mapping[str, Floats]) -> dict[str, Floats]:
+    """(log coefficient, exponent) [..., 2] by quantity, of laws whose levels are tokens: C* = D M*."""
+    laws = {name: values for name, values in logs.items() if name != "tokens"}
+    return laws | {"flops": logs["flops_per_token"] + np.array([0.0, 1.0])}
 
 
 def _draw_laws(
-    reading: SizeReadings, keep: Keep, luck: _Luck, generator: np.random.Generator
+    table: IsoflopTable, keep: Keep, luck: _Luck, generator: np.random.Generator
 ) -> dict[str, Floats] | None:
     if luck.scatter is None:
         return None
-    shifts = run_effects(generator, luck.num_draws, len(reading.runs), luck.scatter)
-    drawn = find_optima(reading.table, np.log(reading.table.loss) + shifts[:, reading.run])
-    return _laws(reading.table, drawn, drawn.carrying(keep))
+    shifts = run_effects(generator, luck.num_draws, len(table.runs), luck.scatter)
+    return _over_tokens(draw_optimal_laws(table, shifts, keep))
 
 
 def _optimum(table: IsoflopTable, optima: Optima, index: int, kept: np.ndarray) -> TokensOptimum:
@@ -160,11 +178,12 @@ def _optimum(table: IsoflopTable, optima: Optima, index: int, kept: np.ndarray) 
     loss, usable = table.loss[index, columns], bool(optima.usable[index])
     lowest = columns[np.argmin(loss)]
     tokens = float(table.budgets[index])
-    flops_per_token = math.exp(optima.flops_per_token[index]) if usable else float(table.flops_per_token[lowest])
-    coefficients = parabolas(np.log(table.flops_per_token), np.log(table.loss[index])).coefficients
+    params, sizes = table.cells(table.params)[index], table.cells(table.flops_per_token)[index]
+    flops_per_token = math.exp(optima.flops_per_token[index]) if usable else float(sizes[lowest])
+    coefficients = parabolas(np.log(sizes), np.log(table.loss[index])).coefficients
     return TokensOptimum(
         tokens=tokens,
-        params=math.exp(optima.params[index]) if usable else float(table.params[lowest]),
+        params=math.exp(optima.params[index]) if usable else float(params[lowest]),
         flops_per_token=flops_per_token,
         flops=tokens * flops_per_token,
         loss=math.exp(optima.loss[index]) if usable else float(loss.min()),
@@ -176,22 +195,22 @@ def _optimum(table: IsoflopTable, optima: Optima, index: int, kept: np.ndarray) 
     )
 
 
-def _points(reading: SizeReadings) -> Iterator[TokensPoint]:
-    table = reading.table
+def _points(table: IsoflopTable) -> Iterator[TokensPoint]:
+    params, sizes = table.cells(table.params), table.cells(table.flops_per_token)
     for row, column in np.argwhere(np.isfinite(table.loss)).tolist():
         yield TokensPoint(
-            run=reading.runs[reading.run[row, column]],
+            run=table.run_name(row, column),
             tokens=float(table.budgets[row]),
-            params=float(table.params[column]),
-            flops_per_token=float(table.flops_per_token[column]),
+            params=float(params[row, column]),
+            flops_per_token=float(sizes[row, column]),
             loss=float(table.loss[row, column]),
         )
 
 
-def _level_flags(reading: SizeReadings, kept: np.ndarray) -> tuple[str, ...]:
-    num_sizes = len(reading.table.runs)
+def _level_flags(table: IsoflopTable, left_out: int, kept: np.ndarray) -> tuple[str, ...]:
+    num_sizes = int(np.isfinite(table.loss).sum(-1).max(initial=0))
     raised = {
-        f"{reading.left_out} of {reading.left_out + kept.size} levels left out: fewer than 3 sizes": reading.left_out,
+        f"{left_out} of {left_out + kept.size} levels left out: fewer than 3 sizes": left_out,
         f"{int((~kept).sum())} of {kept.size} optima left out of the laws: outside the sampled sizes": not kept.all(),
         f"laws carried by {int(kept.sum())} optima only": MIN_OPTIMA <= kept.sum() < 4,
         f"only {num_sizes} sizes": num_sizes < 4,

@@ -39,6 +39,10 @@ class BatchCell:
     flags: tuple[str, ...]
     kept: bool
     """Whether it carries the law: convex, with the vertex among the batches tried."""
+    settings: tuple[int, ...] = ()
+    """Numbers of the settings that the batches stand for."""
+    slopes: tuple[float, ...] = ()
+    """Of log tokens over the log of the target, by batch: what a run's luck does to its tokens."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,19 +61,23 @@ class RateCell:
     losses: tuple[float, ...]
     flags: tuple[str, ...]
     kept: bool
+    settings: tuple[int, ...] = ()
+    """Numbers of the settings that the rates stand for."""
 
 
 class Setting(NamedTuple):
     """One batch size and learning rate at one model size."""
 
+    number: int
+    """Among those of all sizes."""
     batch: float
     rate: float
     """NaN where the table has none."""
     curve: Trajectory
 
 
-def settings_of(rows: RunTable) -> list[Setting]:
-    """The settings of the rows of one size, by batch and then rate."""
+def settings_of(rows: RunTable, first: int = 0) -> list[Setting]:
+    """The settings of the rows of one size, by batch and then rate, numbered from `first`."""
     assert rows.batch_tokens is not None
     batches = gather_levels(rows.batch_tokens)
     rates = None if rows.learning_rate is None else gather_levels(rows.learning_rate)
@@ -77,6 +85,7 @@ def settings_of(rows: RunTable) -> list[Setting]:
     found, index = np.unique(keys, axis=0, return_inverse=True)
     return [
         Setting(
+            number=first + label,
             batch=float(batches.values[batch]),
             rate=math.nan if rates is None else float(rates.values[rate]),
             curve=trajectory_of(rows.rows(index.reshape(-1) == label)),
@@ -89,12 +98,11 @@ def batch_cells(settings: Sequence[Setting], targets: Sequence[float] | None, nu
     """One cell per target loss that at least 3 batches come down to."""
     by_batch = _by_batch(settings)
     levels = np.asarray(_default_targets(by_batch, num_targets) if targets is None else targets, float)
-    # A target counts once a curve has come down to it from above: earlier nothing is known.
-    tokens = np.stack(
-        [np.fmin.reduce([one.curve.tokens_at(levels) for one in same]) for same in by_batch.values()], axis=-1
-    )
     batches, curve = np.array(list(by_batch)), settings[0].curve
-    for target, reached in zip(levels.tolist(), tokens, strict=True):
+    best = [_best_rate(same, levels) for same in by_batch.values()]
+    tokens, slopes = (np.stack([part[index] for part in best], axis=-1) for index in (0, 1))
+    numbers = np.stack([part[2] for part in best], axis=-1)
+    for target, reached, slope, number in zip(levels.tolist(), tokens, slopes, numbers, strict=True):
         there = np.isfinite(reached)
         if there.sum() >= MIN_POINTS:
             vertex = find_vertex(batches[there], reached[there])
@@ -108,7 +116,26 @@ def batch_cells(settings: Sequence[Setting], targets: Sequence[float] | None, nu
                 tokens_to_target=tuple(reached[there].tolist()),
                 flags=vertex.flags,
                 kept=vertex.inside,
+                settings=tuple(number[there].tolist()),
+                slopes=tuple(slope[there].tolist()),
             )
+
+
+_NUDGE = 1e-3
+"""Of the log of a target, to see how the tokens to it move."""
+
+
+def _best_rate(same: Sequence[Setting], targets: Floats) -> tuple[Floats, Floats, np.ndarray]:
+    """Fewest tokens to each target among the settings of one batch [K], their slopes, and which setting it is.
+
+    A target counts once a curve has come down to it from above: earlier nothing is known.
+    """
+    both = np.concatenate([targets, targets * math.exp(_NUDGE)])
+    tokens, nudged = np.split(np.stack([one.curve.tokens_at(both) for one in same]), 2, axis=-1)
+    best = np.argmin(np.where(np.isfinite(tokens), tokens, np.inf), axis=0)
+    least, moved = (np.take_along_axis(part, best[None], axis=0)[0] for part in (tokens, nudged))
+    slope = np.log(moved / least) / _NUDGE
+    return least, slope, np.array([one.number for one in same])[best]
 
 
 def rate_cells(settings: Sequence[Setting], num_levels: int) -> Iterator[RateCell]:
@@ -117,6 +144,7 @@ def rate_cells(settings: Sequence[Setting], num_levels: int) -> Iterator[RateCel
     for batch, same in _by_batch(settings).items():
         columns = [index for index, one in enumerate(settings) if one.batch == batch]
         rates, curve = np.array([one.rate for one in same]), same[0].curve
+        numbers = np.array([one.number for one in same])
         for tokens, loss in zip(levels, losses[:, columns], strict=True):
             there = np.isfinite(loss)
             if there.sum() >= MIN_POINTS:
@@ -132,6 +160,7 @@ def rate_cells(settings: Sequence[Setting], num_levels: int) -> Iterator[RateCel
                     losses=tuple(loss[there].tolist()),
                     flags=vertex.flags,
                     kept=vertex.inside,
+                    settings=tuple(numbers[there].tolist()),
                 )
 
 

@@ -9,8 +9,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from noiselaw.laws.bootstrap import student_quantile
-from noiselaw.laws.isoflop import LEVEL
+from noiselaw.laws.bootstrap import LEVEL, student_quantile
 from noiselaw.report import phrases
 from noiselaw.report.axes import MOST_TICKS, Axis, Format, log_axis
 from noiselaw.report.colors import Style
