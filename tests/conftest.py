@@ -51,3 +51,35 @@ def tiny_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (texts / f"{index:03d}.txt").write_text(" ".join(draw.choices(words, k=120)), encoding="utf-8")
     prepare([str(texts)], folder / "data", tokenizer="bpe:259", validation_fraction=0.2)
     return folder / "data"
+
+
+@pytest.fixture(scope="session")
+def trained_run(tmp_path_factory: pytest.TempPathFactory, tiny_data: Path):
+    """A function: the folder of a run of a few steps with the objective of that name; each is trained once."""
+    from noiselaw.specs import RunSpec, parse_spec
+    from noiselaw.train.loop import train
+
+    folder, done = tmp_path_factory.mktemp("runs"), {}
+
+    def run_of(name: str, data: Path = tiny_data) -> Path:
+        objective = {"kind": "autoregressive"} if name == "autoregressive" else {"kind": "diffusion", "noise": name}
+        if name == "unigram":
+            objective["noise"] = {"shift": 2.0, "reference": "unigram"}
+        key = (name, data)
+        if key not in done:
+            values = {
+                "name": name,
+                "data": {"path": data, "sequence_length": 32},
+                "model": {"num_layers": 1, "width": 16, "num_heads": 2},
+                "objective": objective,
+                "batch_sequences": 8,
+                "optimizer": {"learning_rate": 0.5},
+                "schedule": {"num_steps": 60, "warmup_steps": 5},
+                "validation": {"num_sequences": 8, "num_points": 2},
+                "runtime": {"num_threads": 1, "device": "cpu"},
+            }
+            done[key] = folder / f"{name}-{len(done)}"
+            train(parse_spec(RunSpec, values, "test"), done[key], [])
+        return done[key]
+
+    return run_of

@@ -1,8 +1,10 @@
-"""One finished study and its report for the whole room: matplotlib needs seconds for it."""
+"""One finished study and its report for the whole room, because matplotlib needs seconds for it; and a browser."""
 
+import os
 from pathlib import Path
 
 import pytest
+from browsing import ARGUMENTS, CHROMIUM
 from synthetic_study import write_study
 
 from noiselaw.report.figures import all_figures
@@ -45,3 +47,41 @@ def hostile_page(tmp_path_factory) -> Path:
     page = folder / "report.html"
     page.write_text(render_page(results, all_figures(results)), encoding="utf-8")
     return page
+
+
+@pytest.fixture(scope="session")
+def browser():
+    if not os.access(CHROMIUM, os.X_OK):
+        message = f"no browser at {CHROMIUM}; install Chromium or set NOISELAW_CHROMIUM to it"
+        if os.environ.get("CI"):
+            pytest.fail(message)
+        pytest.skip(message)
+    playwright = pytest.importorskip("playwright.sync_api")
+    with playwright.sync_playwright() as driver:
+        chromium = driver.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS)
+        yield chromium
+        chromium.close()
+
+
+@pytest.fixture
+def visit(browser):
+    """Opens a page, waits until all is drawn; the page's complaints and requests are in `.complaints`, `.requests`."""
+    contexts = []
+
+    def open_page(path, **options):
+        context = browser.new_context(**options)
+        context.set_default_timeout(120_000)
+        contexts.append(context)
+        page = context.new_page()
+        page.complaints, page.requests = [], []
+        page.on("console", lambda message: page.complaints.append(message.text))
+        page.on("pageerror", lambda error: page.complaints.append(str(error)))
+        page.on("dialog", lambda dialog: (page.complaints.append(dialog.message), dialog.dismiss()))
+        page.on("request", lambda request: page.requests.append(request.url))
+        page.goto(path.as_uri())
+        page.locator("html[data-drawn]").wait_for(state="attached")
+        return page
+
+    yield open_page
+    for context in contexts:
+        context.close()

@@ -1,62 +1,6 @@
 """The page in a real browser: everything is drawn, nothing complains, hostile names do nothing."""
 
-import os
-import shutil
-
-import pytest
-
-CHROMIUM = os.environ.get("NOISELAW_CHROMIUM") or shutil.which("chromium") or "/usr/bin/chromium"
-ARGUMENTS = [
-    "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
-    "--disable-background-networking", "--disable-component-update", "--disable-sync",
-]  # fmt: skip
-
-
-@pytest.fixture(scope="module")
-def browser():
-    if not os.access(CHROMIUM, os.X_OK):
-        message = f"no browser at {CHROMIUM}; install Chromium or set NOISELAW_CHROMIUM to it"
-        if os.environ.get("CI"):
-            pytest.fail(message)
-        pytest.skip(message)
-    playwright = pytest.importorskip("playwright.sync_api")
-    with playwright.sync_playwright() as driver:
-        chromium = driver.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS)
-        yield chromium
-        chromium.close()
-
-
-@pytest.fixture
-def visit(browser):
-    """Opens a page, waits until all is drawn; the page's complaints and requests are in `.complaints`, `.requests`."""
-    contexts = []
-
-    def open_page(path, **options):
-        context = browser.new_context(**options)
-        context.set_default_timeout(120_000)
-        contexts.append(context)
-        page = context.new_page()
-        page.complaints, page.requests = [], []
-        page.on("console", lambda message: page.complaints.append(message.text))
-        page.on("pageerror", lambda error: page.complaints.append(str(error)))
-        page.on("dialog", lambda dialog: (page.complaints.append(dialog.message), dialog.dismiss()))
-        page.on("request", lambda request: page.requests.append(request.url))
-        page.goto(path.as_uri())
-        page.locator("html[data-drawn]").wait_for(state="attached")
-        return page
-
-    yield open_page
-    for context in contexts:
-        context.close()
-
-
-def wait_until(page, script: str) -> None:
-    """Poll from outside: the page's policy rightly refuses to evaluate a string inside."""
-    for _ in range(200):
-        if page.evaluate(script):
-            return
-        page.wait_for_timeout(100)
-    pytest.fail(f"still not true after 20 s: {script}")
+from browsing import wait_until
 
 
 def num_marks(page) -> list[int]:

@@ -30,6 +30,7 @@ VERBS: dict[tuple[str, ...], Verb] = {
     ("sample",): Verb(
         "noiselaw.cli.sample:sample", "write, infill or revise text with a trained model", takes_overrides=True
     ),
+    ("demo",): Verb("noiselaw.cli.demo:demo", "watch a model write, in a browser on this machine"),
     ("study", "run"): Verb(
         "noiselaw.cli.study:run", "train a family of models, fit the laws, confirm a prediction", takes_overrides=True
     ),

@@ -21,7 +21,7 @@ from noiselaw.hub.load import LoadedModel, load_model
 from noiselaw.hub.write import Settings, revise, write, written_ids
 from noiselaw.report.trace import render_trace
 from noiselaw.sampling import Canvas, Filters, Observer, Step
-from noiselaw.train.machine import resolve_device
+from noiselaw.train.machine import choose_float32_products, float32_products, resolve_device
 
 MIN_BLANK = 4
 """Underscores in a row that make a blank; fewer are text, as in __init__."""
@@ -102,7 +102,8 @@ def sample(arguments: list[str]) -> None:
     request = _request(options, loaded, device)
     recorder = TraceRecorder(loaded, request.canvas, revises=request.revises) if options.trace else None
     started = time.perf_counter()
-    with _Bar(disable=options.quiet or not sys.stderr.isatty()) as bar:
+    bar = _Bar(disable=options.quiet or not sys.stderr.isatty())
+    with bar, float32_products(choose_float32_products("auto", device)):
         ids = (revise if request.revises else write)(
             loaded,
             request.canvas,

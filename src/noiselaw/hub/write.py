@@ -59,7 +59,10 @@ class _Task:
 
     def levels(self, default_steps: int) -> Tensor:
         grid = GRIDS[self.settings.grid or "cosine"]
-        return grid(self.process, self.settings.num_steps or default_steps)
+        return grid(self.process, self.steps(default_steps))
+
+    def steps(self, default: int) -> int:
+        return default if self.settings.num_steps is None else self.settings.num_steps
 
 
 def _ancestral(task: _Task) -> Tensor:
@@ -75,12 +78,12 @@ def _ancestral(task: _Task) -> Tensor:
 
 
 def _adaptive(task: _Task) -> Tensor:
-    num_steps = task.settings.num_steps or -(-_most_blanks(task.canvas) // (task.settings.positions_per_step or 1))
+    one_each = -(-_most_blanks(task.canvas) // max(1, task.settings.positions_per_step or 1))
     return adaptive(
         task.loaded.denoiser,
         task.process,
         task.canvas,
-        linear_grid(task.process, num_steps),
+        linear_grid(task.process, task.steps(one_each)),
         positions_per_step=task.settings.positions_per_step,
         filters=task.settings.filters,
         generator=task.generator,
@@ -89,7 +92,7 @@ def _adaptive(task: _Task) -> Tensor:
 
 
 def _blockwise(task: _Task) -> Tensor:
-    block_length = task.settings.block_length or DEFAULT_BLOCK
+    block_length = DEFAULT_BLOCK if task.settings.block_length is None else task.settings.block_length
     return blockwise(
         task.loaded.denoiser,
         task.process,
@@ -169,13 +172,13 @@ def revise(
             f"{loaded.path}: an autoregressive model cannot revise what is written; use one trained with uniform noise"
         )
     _refuse_without_effect(settings, frozenset({"num_steps", "positions_per_step"}), "a revision")
-    num_steps = settings.num_steps or _most_blanks(canvas)
+    num_steps = _most_blanks(canvas) if settings.num_steps is None else settings.num_steps
     return self_correct(
         loaded.denoiser,
         loaded.process,
         canvas,
         linear_grid(loaded.process, num_steps),
-        positions_per_step=settings.positions_per_step or 1,
+        positions_per_step=1 if settings.positions_per_step is None else settings.positions_per_step,
         filters=settings.filters,
         generator=generator,
         observe=observe,

@@ -54,7 +54,7 @@ def adaptive(
         canvas,
         levels,
         start=start,
-        num_positions=positions_per_step or enough,
+        num_positions=enough if positions_per_step is None else positions_per_step,
         filters=filters,
         generator=generator,
         observe=observe,
@@ -124,6 +124,8 @@ def _rewrite(
     observe: Observer | None,
 ) -> Tensor:
     check_grid(levels, process)
+    if num_positions < 1:
+        raise ValueError(f"positions_per_step {num_positions} rewrites nothing; give at least 1")
     mixing, blank, tokens = process.mixing, canvas.blank, start
     predictions = Predictions(denoiser, canvas.attention(), mixing, tokens)
     watch = Watch(observe, process, predictions, blank, len(levels))
