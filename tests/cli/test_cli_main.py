@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from noiselaw.cli.main import EXIT_INTERRUPTED, EXIT_USER_ERROR, VERBS, main
+from noiselaw.cli.main import EXIT_BROKEN_PIPE, EXIT_INTERRUPTED, EXIT_USER_ERROR, VERBS, main
 
 
 def call(monkeypatch, *arguments):
@@ -61,14 +61,14 @@ def test_an_interruption_has_its_own_exit_code(monkeypatch, capsys):
 
 
 @pytest.mark.parametrize("arguments", [["--help"], ["train", "--settings"]])
-def test_a_reader_that_has_enough_is_no_error(arguments):
+def test_a_reader_that_has_enough_is_no_reason_to_complain(arguments):
     program = subprocess.Popen(
         [sys.executable, "-m", "noiselaw.cli", *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE
     )
     program.stdout.close()
     assert program.stderr.read() == b""
     program.stderr.close()
-    assert program.wait() == 0
+    assert program.wait() == EXIT_BROKEN_PIPE
 
 
 def test_help_loads_nothing_heavy():

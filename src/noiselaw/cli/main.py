@@ -53,6 +53,7 @@ VERBS: dict[tuple[str, ...], Verb] = {
 
 EXIT_USER_ERROR = 2
 EXIT_INTERRUPTED = 130
+EXIT_BROKEN_PIPE = 141
 
 
 def main() -> None:
@@ -61,8 +62,9 @@ def main() -> None:
         _main()
         sys.stdout.flush()
     except BrokenPipeError:
-        # Whoever read the output has enough (`noiselaw ... | head`): the rest goes nowhere, without a complaint.
+        # Whoever read the output has enough (`noiselaw ... | head`): no complaint, but the work may not be done.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(EXIT_BROKEN_PIPE)
 
 
 def _main() -> None:

@@ -133,9 +133,9 @@ class HybridMixing:
         return torch.where(ids == self.mask_id, masked, swapped)
 
     def arrived_shares(self, log_snr_t: Tensor, log_snr_s: Tensor) -> tuple[Tensor, Tensor]:
-        """What of the noise at t arrived since the cleaner level s: mass of swaps, mass of masks, of π_t - e^-Δ π_s.
+        """What of the noise at t arrived since the cleaner level s, π_t - e^-Δ π_s: mass of swaps, mass of masks.
 
-        With Δ = λ_s - λ_t, either is its share at t times 1 - e^-E, where
+        With Δ = λ_s - λ_t, either is its share at t times 1 - e^-E (docs/theory.md eq. 6), where
 
             E = (1 - a) Δ + log(1 - u_t + u_t e^(aΔ)) for swaps, (1 + a) Δ + log(u_t + (1 - u_t) e^(-aΔ)) for masks.
 
