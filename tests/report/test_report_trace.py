@@ -6,7 +6,9 @@ import re
 import numpy as np
 import pytest
 from browsing import wait_until
+from pageparser import parse_page
 
+from noiselaw.report.document import package_file
 from noiselaw.report.trace import SHADES, Trace, TraceFrame, render_trace, trace_data
 
 HOSTILE = [
@@ -66,11 +68,16 @@ def test_data_give_every_frame_back():
     assert len(later) == 6 + 4, "only what changed is written again"
 
 
-def test_the_page_is_one_file_with_nothing_to_fetch():
-    page = render_trace(make_trace())
-    assert "default-src 'none'" in page
-    (data,) = re.findall(r'<script type="application/json" id="trace">(.*?)</script>', page)
+def test_the_page_is_one_file_with_nothing_to_fetch(trace_page):
+    page = parse_page(trace_page)
+    attributes = [name for _, named in page.elements for name in named]
+    assert not {"src", "href", "onclick", "onerror"} & set(attributes)
+    (policy,) = [named["content"] for tag, named in page.elements if named.get("http-equiv")]
+    assert policy.startswith("default-src 'none'; script-src 'sha256-")
+    data, script = page.scripts
     assert json.loads(data)["pieces"][0] == HOSTILE[0]
+    assert not re.search(r"fetch|import|https?://(?!www\.w3\.org/2000/svg)", script)
+    assert not re.search(r"url\(|@import", package_file("trace.css") + package_file("page.css"))
 
 
 def text_of(page, row):

@@ -38,7 +38,9 @@ def demo(model: Path, /, *, port: int | None = None, tokenizer: Path | None = No
     gradio = _gradio()
     loaded = load_model(model, tokenizer=tokenizer)
     loaded.text_tokenizer()
-    build(gradio, loaded).launch(server_name=LOCAL_ADDRESS, server_port=port, share=False, show_error=True)
+    # The default theme fetches its fonts from the network.
+    theme = gradio.themes.Default(font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"])
+    build(gradio, loaded).launch(server_name=LOCAL_ADDRESS, server_port=port, share=False, theme=theme)
 
 
 def _gradio() -> Any:
@@ -52,9 +54,7 @@ def _gradio() -> Any:
 def build(gradio: Any, loaded: LoadedModel) -> Any:
     """The page: what to write on the left, the text on the right."""
     context, process = loaded.sequence_length, loaded.process
-    fonts = gradio.themes.Default(font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"])
     with gradio.Blocks(title=f"noiselaw: {loaded.path.name}", analytics_enabled=False) as page:
-        page.theme = fonts  # the default theme fetches its fonts from the network
         gradio.Markdown(f"# {loaded.path.resolve().name}\n{loaded.noise_name}, texts of up to {context} tokens")
         with gradio.Row():
             with gradio.Column(scale=1):

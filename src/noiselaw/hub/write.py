@@ -97,7 +97,7 @@ def _blockwise(task: _Task) -> Tensor:
         task.loaded.denoiser,
         task.process,
         task.canvas,
-        task.levels(block_length),
+        task.levels(max(1, block_length)),
         block_length=block_length,
         stop_id=_end_id(task.loaded),
         filters=task.settings.filters,
