@@ -11,10 +11,9 @@ import yaml
 from noiselaw.accounting import flops_per_token
 from noiselaw.cli import main as command_line
 from noiselaw.cli import plan as plan_module
-from noiselaw.cli.overrides import read_with_overrides
 from noiselaw.laws import fit_tables, tabulate_points, to_json
 from noiselaw.laws.lawbook import published_book
-from noiselaw.specs import RunSpec
+from noiselaw.specs import RunSpec, parse_spec, read_mapping
 
 KEYS = {
     "noise", "layers", "width", "heads", "params", "flops_per_token", "tokens", "batch_sequences", "sequence_length",
@@ -152,7 +151,7 @@ def test_the_written_spec_is_what_train_accepts(run, tmp_path, words):
     path = tmp_path / "run.yaml"
     printed = run("--flops", "1e22", "--noise", "uniform", "--write", path, "--data", "data/web", "--json", *words)
     (plan,) = plans(printed)
-    spec = read_with_overrides(RunSpec, path, [])
+    spec = parse_spec(RunSpec, read_mapping(path), str(path))
     assert (spec.model.num_layers, spec.model.width, spec.model.num_heads) == (34, 4608, 36)
     assert spec.objective.kind == "diffusion"
     assert spec.objective.noise.shift == math.inf
@@ -179,7 +178,7 @@ def test_a_study_plans_its_next_run(run, study, tmp_path, noise):
     assert plan["extrapolation_factor"] == pytest.approx(plan["flops"] / 1e12)
     assert plan["published"] is None
     assert any("before the cooldown" in flag for flag in plan["flags"])
-    spec = read_with_overrides(RunSpec, path, [])
+    spec = parse_spec(RunSpec, read_mapping(path), str(path))
     assert flops_per_token(spec.model.shape(259), 64) == plan["flops_per_token"]
     assert spec.objective.name == noise
     assert spec.schedule.warmup_steps == 20
