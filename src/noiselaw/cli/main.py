@@ -1,5 +1,6 @@
 """`noiselaw VERB ...`: finds the verb, imports only what it needs, turns users' mistakes into one clear line."""
 
+import os
 import sys
 from dataclasses import dataclass
 from importlib import import_module
@@ -61,6 +62,8 @@ def main() -> None:
     words = next((words for words in VERBS if tuple(arguments[: len(words)]) == words), None)
     if words is None:
         _fail(f"unknown command {' '.join(arguments[:2])!r}\n\n{_help()}")
+    # Large tensors in pages of 2 MB: fresh memory costs an eighth. torch looks at this once, at its first tensor.
+    os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
     try:
         _call(words, arguments[len(words) :])
     except (ValueError, ArithmeticError, OSError, ImportError) as error:
