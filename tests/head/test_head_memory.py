@@ -58,6 +58,12 @@ def test_memory_does_not_grow_with_the_tokens(noise: str, kernel: str):
     assert max(record(noise, 256, reference_loss).allocated) >= 128 * VOCAB_SIZE, "the recorder must see full logits"
 
 
+def test_only_one_gradient_of_the_head_is_ever_alive():
+    """Backward scales the one that forward made; a large vocabulary's is as large as a chunk of logits."""
+    allocated = record("balanced", 256, chunked).allocated
+    assert allocated.count(VOCAB_SIZE * WIDTH) == 1
+
+
 def test_masked_noise_sends_only_masked_tokens_through_the_head():
     targets = make_targets("masked", VOCAB_SIZE, torch.linspace(-9, 9, 256))
     num_masked = int((targets.noisy == targets.mask_id).sum())

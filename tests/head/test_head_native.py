@@ -34,7 +34,7 @@ def floats_between(lowest: float, highest: float, step: int) -> np.ndarray:
 def test_exponential_within_its_stated_error(library: Library):
     values = -floats_between(1e-9, 87.0, 97)
     got, exact = apply(library, "noiselaw_exponential", values), np.exp(values.astype(np.float64))
-    assert np.abs(got / exact - 1).max() < 1e-7
+    assert np.abs(got / exact - 1).max() < 2**-23
     ends = apply(library, "noiselaw_exponential", np.array([0.0, -0.0, -87.01, -1e30, -math.inf, math.nan]))
     np.testing.assert_array_equal(ends, [1.0, 1.0, 0.0, 0.0, 0.0, math.nan])
 
@@ -42,7 +42,7 @@ def test_exponential_within_its_stated_error(library: Library):
 def test_log_one_plus_within_its_stated_error(library: Library):
     values = floats_between(1e-37, math.exp(80), 997)
     got, exact = apply(library, "noiselaw_log_one_plus", values), np.log1p(values.astype(np.float64))
-    assert np.abs(got / exact - 1).max() < 1e-7
+    assert np.abs(got / exact - 1).max() < 2**-23
     assert apply(library, "noiselaw_log_one_plus", np.zeros(1))[0] == 0.0
 
 

@@ -82,6 +82,8 @@ def _main() -> None:
             print(_help(family))
             return
         _fail(_unknown_command(arguments, family))
+    # Large tensors in pages of 2 MB: fresh memory costs an eighth. torch looks at this once, at its first tensor.
+    os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
     try:
         _call(words, arguments[len(words) :])
     except BrokenPipeError:

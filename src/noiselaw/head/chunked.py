@@ -24,6 +24,9 @@ from noiselaw.specs import HeadKernel
 CHUNK_BYTES = {"cpu": 2**28, "cuda": 2**30}
 """Logits of one chunk by default: enough tokens that reading the head again for each chunk costs next to nothing."""
 
+PRODUCT_ELEMENTS = 2**22
+"""Of the gradient by the head, formed at a time where it must be widened before it is added up."""
+
 
 def default_chunk_tokens(vocab_size: int, dtype: torch.dtype, device: torch.device) -> int:
     """Tokens of a chunk whose logits in `dtype` take CHUNK_BYTES."""
@@ -106,10 +109,11 @@ class _ChunkedLoss(torch.autograd.Function):
         ctx: Any, *grad_outputs: Tensor
     ) -> tuple[Tensor | None, Tensor | None, None]:
         grad_loss, *_ = grad_outputs
-        grad_hidden, grad_weight = ctx.saved_tensors
-        by_hidden = None if grad_hidden is None else grad_hidden * grad_loss.to(grad_hidden.dtype)
-        by_weight = None if grad_weight is None else (grad_weight * grad_loss).to(ctx.weight_dtype)
-        return by_hidden, by_weight, None
+        # A second gradient of the head would be the largest tensor of all: only a graph that is kept needs its own.
+        keeps_graph = torch._C._autograd._get_current_graph_task_keep_graph()  # noqa: SLF001  # pyright: ignore[reportAttributeAccessIssue]
+        scale = torch.mul if keeps_graph else Tensor.mul_
+        grad_hidden, grad_weight = (None if grad is None else scale(grad, grad_loss) for grad in ctx.saved_tensors)
+        return grad_hidden, None if grad_weight is None else grad_weight.to(ctx.weight_dtype), None
 
 
 def _run_chunks(hidden: Tensor, weight: Tensor, plan: _Plan) -> tuple[TokenLosses, Tensor | None, Tensor | None]:
@@ -119,8 +123,6 @@ def _run_chunks(hidden: Tensor, weight: Tensor, plan: _Plan) -> tuple[TokenLosse
     kernel = build_kernel(plan.kernel, plan.targets, plan.multiplier, logits, wants_gradient=wants_gradient)
     grad_hidden = torch.empty_like(hidden) if plan.by_hidden else None
     grad_weight = torch.zeros_like(weight, dtype=statistics_dtype(hidden)) if plan.by_weight else None
-    is_exact = grad_weight is None or grad_weight.dtype == weight.dtype
-    product = None if is_exact else torch.empty_like(weight)
     # One empty chunk where no token is live, so that the gradients are zero and not missing.
     for start in range(0, max(len(hidden), 1), plan.chunk_tokens):
         rows = slice(start, start + plan.chunk_tokens)
@@ -130,9 +132,20 @@ def _run_chunks(hidden: Tensor, weight: Tensor, plan: _Plan) -> tuple[TokenLosse
         kernel.process(gradient, rows)
         if grad_hidden is not None:
             torch.mm(gradient, weight, out=grad_hidden[rows])
-        if grad_weight is not None and product is not None:
-            # A low-precision product is rounded once per chunk, the running sum never.
-            grad_weight.add_(torch.mm(gradient.T, chunk, out=product))
-        elif grad_weight is not None:
-            grad_weight.addmm_(gradient.T, chunk)
+        if grad_weight is not None:
+            _add_product(grad_weight, gradient, chunk)
     return kernel.losses(), grad_hidden, grad_weight
+
+
+def _add_product(total: Tensor, gradient: Tensor, chunk: Tensor) -> None:
+    """Add gradient.T @ chunk, for `gradient` [C, V] and `chunk` [C, d], to `total` [V, d].
+
+    A product of lower precision than `total` is rounded once per chunk, the running sum never; it is made for some of
+    the vocabulary at a time, so that it stays in cache until it is added.
+    """
+    if total.dtype == gradient.dtype:
+        total.addmm_(gradient.T, chunk)
+        return
+    num_rows = max(1, PRODUCT_ELEMENTS // total.shape[1])
+    for rows, columns in zip(total.split(num_rows), gradient.split(num_rows, dim=1), strict=True):
+        rows.add_(columns.T @ chunk)

@@ -9,8 +9,6 @@
 // logits, Real that of the arithmetic: float for float and bfloat16, double for double. Sums over blocks of `kBlock`
 // tokens are in Real, over blocks in double.
 
-#include <omp.h>
-
 #include <cmath>
 #include <cstdint>
 #include <cstring>
@@ -68,7 +66,7 @@ inline void store(Bfloat16 &place, float value) {  // to nearest, ties to even
 template <class Real>
 constexpr Real lowest_exponent = std::is_same_v<Real, float> ? Real(-87) : Real(-708);
 
-// e^x for x <= 0, relative error below 1e-7. x = n log 2 + r, |r| <= log(2)/2; the polynomial is a minimax fit of
+// e^x for x <= 0, relative error below 2^-23. x = n log 2 + r, |r| <= log(2)/2; the polynomial is a minimax fit of
 // (e^r - 1 - r) / r^2. NaN stays NaN.
 inline float exponential(float x) {
     constexpr float kRound = 0x1.8p23f;  // adding it leaves the nearest integer in the low bits
@@ -84,7 +82,7 @@ inline float exponential(float x) {
 
 inline double exponential(double x) { return x < lowest_exponent<double> ? 0.0 : std::exp(x); }
 
-// log(1 + x) for finite x >= 0, relative error below 1e-7. 1 + x = 2^k (1 + m), m in [-1/4, 1/2], m formed from x
+// log(1 + x) for finite x >= 0, relative error below 2^-23. 1 + x = 2^k (1 + m), m in [-1/4, 1/2], m formed from x
 // itself so that a small x keeps its digits; the polynomial is a minimax fit of (log(1 + m) - m) / m^2.
 inline float log_one_plus(float x) {
     const std::uint32_t exponent = (bits_as<std::uint32_t>(1.0f + x) - 0x3f400000u) & 0xff800000u;

@@ -69,10 +69,10 @@ def cache_folder() -> Path:
 def find_compiler() -> list[str]:
     """The C++ compiler to run, with arguments: CXX, by default the first of the usual names."""
     chosen = shlex.split(os.environ.get("CXX", ""))
-    for command in [chosen] if chosen else [["c++"], ["g++"], ["clang++"]]:
+    for command in [chosen] if chosen else [["g++"], ["c++"], ["clang++"]]:
         if shutil.which(command[0]):
             return command
-    wanted = f"CXX is {chosen[0]!r}, which is not there" if chosen else "no C++ compiler (c++, g++, clang++) is there"
+    wanted = f"CXX is {chosen[0]!r}, which is not there" if chosen else "no C++ compiler (g++, c++, clang++) is there"
     raise BuildError(f"{wanted}; install one or set CXX")
 
 
