@@ -5,11 +5,10 @@ values that say where and how it executes (`runtime`, paths, names) never do. Un
 nearest valid name. No torch here: `--help`, planning and reading stay instant.
 """
 
-import difflib
 import hashlib
 import json
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, TypeVar
 
@@ -17,6 +16,7 @@ import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from noiselaw.accounting import ModelShape
+from noiselaw.words import nearest_name
 
 NOISE_SHIFTS: dict[str, float] = {
     "masked": -math.inf,
@@ -272,12 +272,6 @@ class SpecError(ValueError):
 
 
 S = TypeVar("S", bound=Spec)
-
-
-def nearest_name(word: str, known: Iterable[str]) -> str:
-    """The text " (did you mean ...?)" for the known name closest to `word`, or nothing."""
-    matches = difflib.get_close_matches(word, list(known), n=1, cutoff=0.5)
-    return f" (did you mean {matches[0]!r}?)" if matches else ""
 
 
 def parse_spec(spec_class: type[S], values: Mapping[str, Any], origin: str) -> S:

@@ -142,12 +142,13 @@ def test_spellings_of_conventions():
         assert build_table(loss=LOSS, params=PARAMS, tokens=TOKENS, convention=spelling, **columns).convention == name
 
 
-def test_flops_given_per_row_are_kept_and_params_are_a_sixth_where_nobody_counted():
-    table = build_table(loss=LOSS, flops=7 * PARAMS * TOKENS, tokens=TOKENS)
-    assert table.convention == "given"
-    np.testing.assert_allclose(table.flops_per_token, 7 * PARAMS)
-    np.testing.assert_allclose(table.params, 7 * PARAMS / 6)
-    assert "params are FLOPs per token / 6" in table.notes[0]
+def test_params_are_a_sixth_of_flops_per_token_where_nobody_counted():
+    for convention, named in ((None, "6P"), ("given", "given")):
+        table = build_table(loss=LOSS, flops=7 * PARAMS * TOKENS, tokens=TOKENS, convention=convention)
+        assert table.convention == named
+        np.testing.assert_allclose(table.flops_per_token, 7 * PARAMS)
+        np.testing.assert_allclose(table.params, 7 * PARAMS / 6)
+        assert "params" in table.notes[0]
 
 
 def test_unique_tokens_follow_from_epochs():
@@ -164,24 +165,24 @@ def test_batches_in_sequences_become_tokens(tmp_path):
     assert any("batches in tokens (else --batch-unit sequences)" in note for note in table.notes)
     lone = write_rows(tmp_path / "u.csv", [row | {"batch_sequences": 64} for row in plain_rows()])
     with pytest.raises(ValueError, match="batches in sequences need --sequence-length"):
-        read_table(lone)
+        read_table(lone, ReadOptions(batch="batch_sequences"))
+    assert read_table(lone).batch_tokens is None
+    assert any("'batch_sequences' is not used as batch" in note for note in read_table(lone).notes)
     assert (read_table(lone, ReadOptions(sequence_length="2048")).batch_tokens == 64 * 2048).all()
 
 
-def test_named_sizes_with_a_convention_are_not_overruled_by_a_guess(tmp_path):
+def test_of_two_named_sizes_the_third_is_derived_not_guessed(tmp_path):
     rows = [row | {"flops": 10 * row["N"] * row["D"]} for row in plain_rows()]
     path = write_rows(tmp_path / "t.csv", rows)
-    assert read_table(path, ReadOptions(params="N", tokens="D")).convention == "given"
-    table = read_table(path, ReadOptions(params="N", tokens="D", convention="6P"))
+    table = read_table(path, ReadOptions(params="N", tokens="D"))
     np.testing.assert_allclose(table.flops, 6 * PARAMS * TOKENS)
-    assert table.flags == ()
-
-
-def test_a_guess_that_cannot_be_is_not_used(tmp_path):
-    rows = [row | {"C": 3} for row in plain_rows()]
-    table = read_table(write_rows(tmp_path / "t.csv", rows), ReadOptions(params="N", tokens="D"))
-    np.testing.assert_allclose(table.flops, 6 * PARAMS * TOKENS)
-    assert "column 'C' cannot be flops: not used" in table.notes
+    assert (table.convention, table.flags) == ("6P", ())
+    assert "flops: derived; column 'flops' counts if named by --flops" in table.notes
+    for options in (ReadOptions(), ReadOptions(params="N", tokens="D", flops="flops")):
+        assert read_table(path, options).convention == "given"
+        np.testing.assert_allclose(read_table(path, options).flops, 10 * PARAMS * TOKENS)
+    by_flops = read_table(path, ReadOptions(params="N", flops="flops"))
+    np.testing.assert_allclose(by_flops.tokens, 10 / 6 * TOKENS)
 
 
 def test_a_study_folder_is_its_grid_with_its_own_convention(tmp_path):
@@ -213,14 +214,16 @@ def change(column, value, row=4):
 
 
 BAD_VALUES = {
-    "NaN": (change("loss", "nan"), r"column loss, row 5: nan is not positive and finite; correct it, or .*--where"),
+    "NaN": (change("loss", "nan"), r"column loss, row 5: no number .NaN or empty.; correct it, or .*--where"),
     "infinite": (change("loss", "inf"), "column loss, row 5: inf is not positive"),
     "negative": (change("D", -1e9), r"column D, row 5: -1e\+09 is not positive"),
     "zero": (change("N", 0), "column N, row 5: 0 is not positive"),
     "zero loss": (change("loss", 0.0), "column loss, row 5: 0 is not positive"),
-    "empty": (change("loss", ""), "column loss, row 5: nan is not positive"),
+    "empty": (change("loss", ""), "column loss, row 5: no number"),
+    "missing": (change("loss", "N/A"), "column loss, row 5: no number"),
     "text": (change("loss", "diverged"), "column loss, row 5: 'diverged' is not a number; correct it, or leave"),
-    "thousands": (change("D", "1,000"), "column D, row 5: '1,000' is not a number"),
+    "groups of digits": (change("D", "1,00,000"), "column D, row 5: '1,00,000' is not a number"),
+    "unit on a loss": (change("loss", "3.1B"), "column loss, row 5: '3.1B' is not a number"),
 }
 
 
@@ -338,14 +341,19 @@ def test_columns_of_unequal_length_are_refused():
 def test_runs_are_rows_or_sizes():
     by_size = build_table(loss=LOSS, params=PARAMS, tokens=TOKENS, run_by="size")
     assert np.unique(by_size.run).size == 3
+    unique = np.where(np.arange(9) % 3 > 0, 1e9, 5e8)
+    by_data = build_table(loss=LOSS, params=PARAMS, tokens=TOKENS, unique_tokens=unique, run_by="size")
+    assert np.unique(by_data.run).size == 6
 
 
 def test_cooldown_is_yes_or_no(tmp_path):
     rows = [row | {"cooldown": "yes" if index % 2 else "no"} for index, row in enumerate(plain_rows())]
     assert read_table(write_rows(tmp_path / "t.csv", rows)).cooldown.sum() == 4
     rows[0]["cooldown"] = "perhaps"
+    doubtful = write_rows(tmp_path / "u.csv", rows)
     with pytest.raises(ValueError, match="column cooldown: 'perhaps' says neither yes nor no"):
-        read_table(write_rows(tmp_path / "u.csv", rows))
+        read_table(doubtful, ReadOptions(cooldown="cooldown"))
+    assert read_table(doubtful).cooldown is None
 
 
 def test_reading_needs_neither_torch_nor_what_other_formats_need():

@@ -15,7 +15,8 @@ from noiselaw.laws.forms import Floats
 from noiselaw.laws.table import ALL, RunTable
 
 RunBy = Literal["row", "size"]
-"""Without a column of runs: every row its own run or cell, or the rows of one size readings of one run."""
+"""Without a column of runs: every row its own run or cell, or the rows of one size (and batch, learning rate, unique
+tokens) readings of one run."""
 
 _AGREE = 0.01
 """Counts of FLOPs this close, relatively, are one count."""
@@ -51,15 +52,18 @@ def build_table(
     epochs: ArrayLike | None = None,
     cooldown: ArrayLike | None = None,
     run_by: RunBy = "row",
+    marks: Sequence[Hashable] | None = None,
     origin: Origin | None = None,
 ) -> RunTable:
     """A table from columns [n] (or single values for all rows): losses and any two of params, tokens, FLOPs.
 
-    FLOPs may be totals or per token. The third is derived by `convention` (`laws.conventions`; `6P` unless FLOPs and
-    tokens are both there: then `given`). A named convention counts FLOPs anew where the table's are more than 1 % off,
-    and flags it. unique_tokens = tokens / epochs where only epochs are given. `origin` says what columns and rows are
-    called in error messages. Raises ValueError for values that are not positive and finite, columns of unequal length,
-    unknown conventions or ones that lack a column, and two losses of one run at one point.
+    FLOPs may be totals or per token. The third is derived by `convention` (`laws.conventions`; `6P` unless all three
+    are there: then `given`). A named convention counts FLOPs anew where the table's are more than 1 % off, and flags
+    it. unique_tokens = tokens / epochs where only epochs are given. `marks` tell rows apart that are alike in all
+    columns here, such as seeds. `origin` says what columns and rows are called in error messages.
+
+    Raises ValueError for values that are not positive and finite, columns of unequal length, unknown conventions or
+    ones that lack a column, and two losses of one run at one point.
     """
     given = {
         "loss": loss, "params": params, "tokens": tokens, "flops": flops, "flops_per_token": flops_per_token,
@@ -68,13 +72,14 @@ def build_table(
     }  # fmt: skip
     columns = _checked(given, origin)
     num_rows = columns["loss"].size
-    sizes = _complete(columns, convention)
+    rows = tuple(range(1, num_rows + 1)) if origin is None else origin.rows
+    sizes = _complete(columns, convention, rows)
     unique = columns.get("unique_tokens")
     if unique is None and "epochs" in columns:
         unique = sizes.tokens / columns["epochs"]
     table = RunTable(
         group=np.asarray([ALL] * num_rows if group is None else [str(name) for name in group]),
-        run=np.asarray(_run_names(sizes.params, run_by) if run is None else [str(name) for name in run]),
+        run=np.asarray(_run_names(sizes, columns, unique, run_by) if run is None else [str(name) for name in run]),
         loss=columns["loss"],
         params=sizes.params,
         tokens=sizes.tokens,
@@ -89,7 +94,7 @@ def build_table(
         flags=sizes.flags,
     )
     _refuse_unequal(table)
-    return _settle_duplicates(table, has_runs=run is not None)
+    return _settle_duplicates(table, rows, None if run is not None else marks, has_runs=run is not None)
 
 
 class _Sizes(NamedTuple):
@@ -115,14 +120,15 @@ def _checked(given: Mapping[str, ArrayLike | None], origin: Origin | None) -> di
         bad = np.flatnonzero(~(np.isfinite(columns[name]) & (columns[name] > 0)))
         if bad.size:
             row, more = origin.rows[bad[0]] if origin else bad[0] + 1, f" and {bad.size - 1} more" * (bad.size > 1)
+            value = columns[name][bad[0]]
+            what = "no number (NaN or empty)" if np.isnan(value) else f"{value:.6g} is not positive and finite"
             raise ValueError(
-                f"column {label}, row {row}{more}: {columns[name][bad[0]]:.6g} is not positive and finite; "
-                f"correct it, or leave such rows out (--where '{label}>0')"
+                f"column {label}, row {row}{more}: {what}; correct it, or leave such rows out (--where '{label}>0')"
             )
     return columns
 
 
-def _complete(columns: Mapping[str, Floats], convention: str | None) -> _Sizes:
+def _complete(columns: Mapping[str, Floats], convention: str | None, rows: Sequence[int]) -> _Sizes:
     """The missing ones of P, D, C and M."""
     params, tokens, flops, size = (columns.get(name) for name in ("params", "tokens", "flops", "flops_per_token"))
     if tokens is None and flops is not None and size is not None:
@@ -132,14 +138,14 @@ def _complete(columns: Mapping[str, Floats], convention: str | None) -> _Sizes:
         flags = () if size is None else _identity_flags(flops, size * tokens)
         size = flops / tokens
     shapes = Shapes(params, *(columns.get(name) for name in ("layers", "width", "sequence_length")))
-    name = canonical(convention or (DEFAULT if size is None else GIVEN))
+    name = canonical(convention or (DEFAULT if size is None or params is None else GIVEN))
     if name == GIVEN:
         return _as_given(params, tokens, size, flags)
     rule = convention_named(name, shapes)
     if params is None and (size is not None or name == "72Ld2+12Lds"):
         # Without M only the convention that counts matrices is asked, which needs no M.
         params = rule.params(shapes, np.asarray(np.nan) if size is None else size)
-        _refuse_derived("parameters", params, name)
+        _refuse_derived("parameters", params, name, rows)
     if params is None or (tokens is None and flops is None):
         raise _too_few_sizes(columns)
     counted = rule.flops_per_token(shapes, params)
@@ -148,7 +154,8 @@ def _complete(columns: Mapping[str, Floats], convention: str | None) -> _Sizes:
         tokens, size = flops / counted, counted
         return _Sizes(params, tokens, flops, size, name, (f"tokens derived: C / M, M by convention {name}",), flags)
     if size is not None and _range(size / counted).within(_AGREE):
-        return _Sizes(params, tokens, size * tokens, size, name, (), flags)
+        derived = () if "params" in columns else (f"params derived from C / D by convention {name}",)
+        return _Sizes(params, tokens, size * tokens, size, name, derived, flags)
     if size is not None:
         flags += (f"FLOPs in the table are {_range(size / counted)} times those by convention {name}: counted anew",)
     notes = () if size is not None else (f"FLOPs derived: M D, M by convention {name}",)
@@ -216,19 +223,28 @@ def _too_few_sizes(columns: Mapping[str, Floats]) -> ValueError:
     )
 
 
-def _refuse_derived(what: str, values: Floats, convention: str) -> None:
+def _refuse_derived(what: str, values: Floats, convention: str, rows: Sequence[int]) -> None:
     bad = np.flatnonzero(values <= 0)
     if bad.size:
         raise ValueError(
-            f"row {bad[0] + 1}: {what} by convention {convention} would be {values[bad[0]]:.4g}; "
+            f"row {rows[bad[0]]}: {what} by convention {convention} would be {values[bad[0]]:.4g}; "
             "give a column of parameters or another convention"
         )
 
 
-def _run_names(params: Floats, run_by: RunBy) -> list[str]:
-    if run_by == "size":
-        return [f"P={size:.6g}" for size in params]
-    return [f"row {row}" for row in range(1, params.size + 1)]
+def _run_names(sizes: _Sizes, columns: Mapping[str, Floats], unique_tokens: Floats | None, run_by: RunBy) -> list[str]:
+    if run_by == "row":
+        return [f"row {row}" for row in range(1, sizes.params.size + 1)]
+    settings = {
+        "B": columns.get("batch_tokens"), "lr": columns.get("learning_rate"), "U": unique_tokens,
+    }  # fmt: skip
+    told = {"P": sizes.params} | {
+        symbol: column for symbol, column in settings.items() if column is not None and np.ptp(column) > 0
+    }
+    return [
+        ", ".join(f"{symbol}={value:.6g}" for symbol, value in zip(told, row, strict=True))
+        for row in np.stack(list(told.values()), axis=-1).tolist()
+    ]
 
 
 def _refuse_unequal(table: RunTable) -> None:
@@ -238,18 +254,20 @@ def _refuse_unequal(table: RunTable) -> None:
             raise ValueError(f"column {name} has {column.size} rows but loss has {table.loss.size}; one value per row")
 
 
-def _settle_duplicates(table: RunTable, *, has_runs: bool) -> RunTable:
+def _settle_duplicates(
+    table: RunTable, numbers: Sequence[int], marks: Sequence[Hashable] | None, *, has_runs: bool
+) -> RunTable:
     """Rows that repeat others exactly are dropped; two losses of one run at one point are refused."""
     named = ("group", "run") if has_runs else ("group",)
     optional = ("batch_tokens", "learning_rate", "unique_tokens", "cooldown")
     columns = [getattr(table, name) for name in (*named, "params", "tokens", "flops", *optional)]
     points = list(zip(*(column.tolist() for column in columns if column is not None), strict=True))
-    rows = list(zip(points, table.loss.tolist(), strict=True))
+    rows = list(zip(points, table.loss.tolist(), marks or [()] * len(points), strict=True))
     firsts = {row: index for index, row in reversed(list(enumerate(rows)))}
     kept = np.array(sorted(firsts.values()))
     repeats = kept.size - len({points[row] for row in kept})
     if repeats and has_runs:
-        raise _two_losses(table, points, kept)
+        raise _two_losses(table, numbers, points, kept)
     flags, notes = table.flags, table.notes
     if kept.size < len(rows):
         flags += (f"{_rows(len(rows) - kept.size)} of the table repeated others exactly and left out",)
@@ -259,13 +277,13 @@ def _settle_duplicates(table: RunTable, *, has_runs: bool) -> RunTable:
     return replace(table, notes=notes, flags=flags)
 
 
-def _two_losses(table: RunTable, points: Sequence[Hashable], kept: np.ndarray) -> ValueError:
+def _two_losses(table: RunTable, numbers: Sequence[int], points: Sequence[Hashable], kept: np.ndarray) -> ValueError:
     seen: dict[Hashable, int] = {}
     for row in kept.tolist():
         first = seen.setdefault(points[row], row)
         if first != row:
             return ValueError(
-                f"group {table.group[row]}, run {table.run[row]}: rows {first + 1} and {row + 1} give losses "
+                f"group {table.group[row]}, run {table.run[row]}: rows {numbers[first]} and {numbers[row]} give losses "
                 f"{table.loss[first]:.6g} and {table.loss[row]:.6g} at {table.flops[row]:.6g} FLOPs; "
                 "keep one of them, or name the runs apart"
             )

@@ -1,12 +1,15 @@
 """Which column of somebody's table is which: named by the reader, else guessed from its name and said so."""
 
+import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from difflib import get_close_matches
 from typing import Any, Literal
 
 from noiselaw.laws.build import RunBy
+from noiselaw.laws.conventions import GIVEN
+from noiselaw.laws.numerals import plain_number, read_numbers, split_name, uses_decimal_commas
+from noiselaw.words import nearest
 
 Role = Literal[
     "loss", "params", "tokens", "flops", "flops_per_token", "group", "run", "batch", "learning_rate", "unique_tokens",
@@ -55,22 +58,26 @@ class ReadOptions:
     """How FLOPs per token count: 6P, 6P+attention (6P+12Lds), 72Ld2+12Lds, or given (FLOPs per row)."""
     where: tuple[str, ...] = ()
     """Rows to keep, as "COLUMN=VALUE", "COLUMN<VALUE" and the like; all must hold."""
+    unit: tuple[str, ...] = ()
+    """What the numbers of a column stand in, as "COLUMN=1e6" or "COLUMN=M"; by default what its name says, as in
+    "params (M)" or tokens_B, and 1."""
     run_by: RunBy | None = None
     """Without a column of runs: every row its own run, or the rows of one size readings of one run."""
 
 
 GUESSES: dict[Role, tuple[str, ...]] = {
     "loss": (
-        "valloss", "validationloss", "validloss", "evalloss", "testloss", "heldoutloss", "nelbo", "finalloss", "loss",
-        "losses", "nll", "crossentropy", "ce", "elbo", "trainloss", "trainingloss", "l",
+        "valloss", "validationloss", "validloss", "evalloss", "testloss", "heldoutloss", "nelbo", "finalloss",
+        "lossval", "losseval", "loss", "losses", "nll", "crossentropy", "ce", "elbo", "trainloss", "trainingloss", "l",
     ),
     "params": (
         "params", "nonembparams", "nonembeddingparams", "nonembeddingparameters", "numparams", "nparams", "parameters",
-        "numparameters", "modelsize", "modelparams", "paramcount", "totalparams", "n", "p", "size",
+        "numparameters", "parametercount", "modelsize", "modelparams", "modelparameters", "paramcount", "totalparams",
+        "n", "p", "size",
     ),
     "tokens": (
         "tokens", "numtokens", "ntokens", "trainingtokens", "traintokens", "totaltokens", "tokensseen",
-        "numtrainingtokens", "datasetsize", "data", "d",
+        "numtrainingtokens", "numtraintokens", "datasetsize", "datasettokens", "data", "d",
     ),
     "flops": (
         "flops", "targetflops", "trainingflops", "trainflops", "totalflops", "flop", "trainingflop", "flopsbudget",
@@ -103,64 +110,87 @@ class ColumnChoice:
     constants: Mapping[Role, float]
     """Numbers given in place of a column."""
     guessed: frozenset[Role]
-    notes: tuple[str, ...]
+    notes: tuple[tuple[Role, str], ...]
+    """What was guessed, by role."""
 
 
 def choose_columns(raw: Mapping[str, Sequence[Any]], options: ReadOptions) -> ColumnChoice:
     """Named columns as they are, the others guessed, every guess noted.
 
-    Where two sizes and a convention are named, no third is guessed: it is derived. Raises ValueError for a column that
-    is not there or named twice, and without a loss.
+    Where two sizes are named, no third is guessed: it is derived. Raises ValueError for a column that is not there or
+    named twice, and without a loss.
     """
     header = list(raw)
     columns: dict[Role, str] = {}
     constants: dict[Role, float] = {}
     for role in GUESSES:
         name = getattr(options, role)
-        constant = number(name) if role == "sequence_length" and name not in header else None
+        constant = plain_number(name) if role == "sequence_length" and name not in header else None
         if constant is not None:
             constants[role] = constant
         elif name is not None:
-            refuse_unknown(name, header, f"--{role.replace('_', '-')}")
+            refuse_unknown(name, header, option(role))
             columns[role] = name
     _refuse_twice(columns)
-    is_settled = options.convention is not None and sum(role in columns for role in SIZES) >= 2
-    guessed, notes = set(), []
+    is_settled = options.convention != GIVEN and sum(role in columns for role in SIZES) >= _TWO
+    guessed, notes, commas = set(), [], uses_decimal_commas(raw.values())
     for role in GUESSES:
-        if role in columns or role in constants or (role in SIZES and is_settled):
+        if role in columns or role in constants:
             continue
-        found = _guess(role, {name: values for name, values in raw.items() if name not in columns.values()})
-        if found:
+        left = {name: values for name, values in raw.items() if name not in columns.values()}
+        found = _guess(role, left, decimal_commas=commas)
+        if found and role in SIZES and is_settled:
+            notes.append((role, f"{words_for(role)}: derived; column {found[0]!r} counts if named by {option(role)}"))
+        elif found:
             columns[role] = found[0]
             guessed.add(role)
             others = f" (not {', '.join(map(repr, found[1:]))})" if len(found) > 1 else ""
-            notes.append(f"{role.replace('_', ' ')}: column {found[0]!r}{others}")
+            notes.append((role, f"{words_for(role)}: column {found[0]!r}{others}"))
     if "loss" not in columns:
         raise ValueError(f"no column looks like a loss among {', '.join(header)}; name it with --loss")
     return ColumnChoice(columns, constants, frozenset(guessed), tuple(notes))
 
 
-def _guess(role: Role, raw: Mapping[str, Sequence[Any]]) -> list[str]:
+_TWO = 2
+
+
+def option(role: Role) -> str:
+    """Of the command line, by which a column is named."""
+    return f"--{role.replace('_', '-')}"
+
+
+def words_for(role: Role) -> str:
+    """The role in running text."""
+    return role.replace("_", " ")
+
+
+def _guess(role: Role, raw: Mapping[str, Sequence[Any]], *, decimal_commas: bool) -> list[str]:
     """Columns that the role may have, the likeliest first: by name, and by holding numbers where numbers belong."""
-    plain = {name: re.sub(r"[^a-z0-9]", "", name.lower()) for name in raw}
+    plain = {name: _letters(name) for name in raw}
+    bare = {name: _letters(split_name(name).bare) for name in raw}
     known = GUESSES[role]
-    found = sorted((name for name in raw if plain[name] in known), key=lambda name: known.index(plain[name]))
+    ranks = {name: [known.index(word) for word in (plain[name], bare[name]) if word in known] for name in raw}
+    found = sorted((name for name in raw if ranks[name]), key=lambda name: min(ranks[name]))
     if role == "group":
         return [name for name in found if len(set(map(str, raw[name]))) <= max(1, len(raw[name]) // 3)]
-    return [name for name in found if role in TEXTS or _mostly_numbers(raw[name])]
+    return [name for name in found if role in TEXTS or _mostly_numbers(raw[name], decimal_commas=decimal_commas)]
 
 
-def _mostly_numbers(values: Sequence[Any]) -> bool:
-    return sum(number(value) is not None for value in values) >= len(values) / 2
+def _letters(name: str) -> str:
+    return re.sub(r"[^a-z0-9]", "", name.lower())
 
 
-def refuse_unknown(name: str, header: Sequence[str], option: str) -> None:
+def _mostly_numbers(values: Sequence[Any], *, decimal_commas: bool) -> bool:
+    read = read_numbers(values, decimal_commas=decimal_commas, suffixes=True).values
+    return sum(value is not None and not math.isnan(value) for value in read) >= len(values) / 2
+
+
+def refuse_unknown(name: str, header: Sequence[str], what: str) -> None:
     if name in header:
         return
-    near = get_close_matches(name.lower(), [column.lower() for column in header], n=1, cutoff=0.5)
-    columns = [column for column in header if column.lower() in near]
-    hint = f"did you mean {columns[0]!r}?" if columns else f"columns: {', '.join(header)}"
-    raise ValueError(f"{option} {name!r}: no such column; {hint}")
+    near = nearest(name, header)
+    hint = f"did you mean {near!r}?" if near else f"columns: {', '.join(header)}"
+    raise ValueError(f"{what} {name!r}: no such column; {hint}")
 
 
 def _refuse_twice(columns: Mapping[Role, str]) -> None:
@@ -170,11 +200,3 @@ def _refuse_twice(columns: Mapping[Role, str]) -> None:
             raise ValueError(
                 f"column {name!r} is named for {' and '.join(twins)}; every column has one meaning: {role}?"
             )
-
-
-def number(value: Any) -> float | None:
-    """A number as such or as text; None for anything else."""
-    try:
-        return float(value)
-    except (TypeError, ValueError):
-        return None

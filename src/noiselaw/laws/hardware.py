@@ -12,10 +12,10 @@ Symbols: P parameters in all, N devices, L layers, d width, V vocabulary, s sequ
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from difflib import get_close_matches
 from typing import Any, Literal
 
 from noiselaw.accounting import ModelShape, head_flops_per_token, parameter_counts
+from noiselaw.words import nearest_name
 
 SECONDS_PER_DAY = 86_400.0
 SECONDS_PER_HOUR = 3_600.0
@@ -101,15 +101,15 @@ def machine(
     """
     key = name.lower().replace(" ", "-").replace("_", "-")
     if key not in ACCELERATORS:
-        near = get_close_matches(key, ACCELERATORS, n=1, cutoff=0.5)
-        hint = f" (did you mean {near[0]!r}?)" if near else ""
-        raise ValueError(f"unknown accelerator {name!r}{hint}; known: {', '.join(ACCELERATORS)}")
+        raise ValueError(
+            f"unknown accelerator {name!r}{nearest_name(key, ACCELERATORS)}; known: {', '.join(ACCELERATORS)}"
+        )
     given = {"peak_flops": peak_flops, "price_per_hour": price_per_hour}
     for option, value in given.items():
         if value is not None and not (math.isfinite(value) and value > 0):
             raise ValueError(f"{option} {value}: give a positive number")
-    known = {option: value for option, value in given.items() if value is not None}
-    return Machine(replace(ACCELERATORS[key], **known), count, mfu)
+    changes = {option: value for option, value in given.items() if value is not None}
+    return Machine(replace(ACCELERATORS[key], **changes), count, mfu)
 
 
 def total_flops_per_token(shape: ModelShape, size: float) -> float:

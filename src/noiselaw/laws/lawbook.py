@@ -9,7 +9,6 @@ Losses are nats per token; D training tokens, B batch in tokens.
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from difflib import get_close_matches
 from statistics import NormalDist
 from typing import Any
 
@@ -17,11 +16,11 @@ import numpy as np
 
 from noiselaw.laws import published
 from noiselaw.laws.bootstrap import LEVEL
-from noiselaw.laws.curves import tabulate_points
 from noiselaw.laws.forms import PowerLaw
 from noiselaw.laws.isoflop import IsoflopFit, fit_tables
 from noiselaw.laws.scarce import MUENNIGHOFF, RepeatValue
 from noiselaw.laws.table import ALL
+from noiselaw.words import nearest_name
 
 PAPER_SEQUENCE_LENGTH = 2048
 PAPER_VOCAB_SIZE = 131_072
@@ -91,8 +90,7 @@ class LawBook:
     def fit(self, group: str) -> IsoflopFit:
         """The laws of one group. Raises ValueError for a group that is not there, or has no laws."""
         if group not in self.fits:
-            near = get_close_matches(group, list(self.fits), n=1, cutoff=0.5)
-            hint = f" (did you mean {near[0]!r}?)" if near else ""
+            hint = nearest_name(group, self.fits)
             raise ValueError(f"no laws for {group!r} in {self.source}{hint}; known: {', '.join(self.fits)}")
         self.fits[group].law("loss")
         return self.fits[group]
@@ -123,7 +121,7 @@ def published_book(num_draws: int = NUM_DRAWS) -> LawBook:
     """
     return LawBook(
         source=published.PAPER,
-        fits=fit_tables(_published_tables(), keep="all", resample="optima", num_draws=num_draws),
+        fits=fit_tables(published.isoflop_tables(), keep="all", resample="optima", num_draws=num_draws),
         convention=published.METHOD_1,
         sequence_length=PAPER_SEQUENCE_LENGTH,
         vocab_size=PAPER_VOCAB_SIZE,
@@ -153,15 +151,3 @@ def _law_for(laws: Mapping[str, PowerLaw], group: str) -> PowerLaw:
         return laws.get(group) or laws[ALL]
     coefficient = math.exp(float(np.mean([math.log(law.coefficient) for law in laws.values()])))
     return PowerLaw(coefficient, float(np.mean([law.exponent for law in laws.values()])))
-
-
-def _published_tables() -> Mapping[str, Any]:
-    points = published.load_points()
-    rows = points["in_fit_mask"]
-    return tabulate_points(
-        group=points["noise"][rows].tolist(),
-        params=points["non_emb_params"][rows],
-        flops_per_token=points["flops_per_token"][rows],
-        flops=points["target_flops"][rows],
-        loss=points["loss"][rows],
-    )

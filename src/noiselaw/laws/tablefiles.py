@@ -2,7 +2,7 @@
 
 import csv
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,37 +28,63 @@ def read_columns(path: Path) -> Raw:
 def _read_csv(path: Path) -> Raw:
     with path.open(encoding="utf-8-sig", newline="") as stream:
         try:
-            first = stream.readline()
-            stream.seek(0)
-            rows = list(csv.reader(stream, delimiter=max(DELIMITERS, key=first.count)))
+            lines = [line for line in stream if not line.startswith("#")]
+            rows = list(csv.reader(lines, delimiter=_delimiter(lines), skipinitialspace=True))
         except (UnicodeDecodeError, csv.Error) as error:
-            raise ValueError(f"{path}: not a CSV file ({error}); known: CSV, .jsonl, .json, .parquet") from None
-    rows = [row for row in rows if row]
-    header = [name.strip() for name in rows[0]] if rows else []
-    twice = {name for name in header if header.count(name) > 1}
+            raise ValueError(
+                f"{path}: not a CSV file in UTF-8 ({error}); save it as such, or as .jsonl, .json or .parquet"
+            ) from None
+    rows = [[cell.strip() for cell in row] for row in rows]
+    rows = [row for row in rows if any(row)]
+    if not rows:
+        return {}
+    # Spreadsheets leave columns without a name, such as row numbers, and empty fields at the ends of rows.
+    header = rows[0]
+    for number, row in enumerate(rows[1:], start=1):
+        if any(row[len(header) :]):
+            raise ValueError(f"{path}, row {number}: {len(row)} fields under {len(header)} columns; correct the row")
+    twice = {name for name in header if name and header.count(name) > 1}
     if twice:
         raise ValueError(f"{path}: column {min(twice)!r} appears twice; rename one of them")
-    for number, row in enumerate(rows[1:], start=1):
-        if len(row) > len(header):
-            raise ValueError(f"{path}, row {number}: {len(row)} fields under {len(header)} columns; correct the row")
-    columns = range(len(header))
-    return {header[index]: [row[index].strip() if index < len(row) else None for row in rows[1:]] for index in columns}
+    columns = [index for index, name in enumerate(header) if name]
+    return {header[index]: [row[index] if index < len(row) else None for row in rows[1:]] for index in columns}
+
+
+def _delimiter(lines: Sequence[str]) -> str:
+    """Of the first line with anything in it; a space where there is none of the usual ones."""
+    first = next((line for line in lines if line.strip()), "")
+    best = max(DELIMITERS, key=first.count)
+    return best if best in first or " " not in first.strip() else " "
 
 
 def _read_json(path: Path) -> Raw:
-    """A list of objects, an object of columns, or one object per line."""
-    text = path.read_text(encoding="utf-8").strip()
+    """A list of objects, an object of columns, one object that holds such a list, or one object per line."""
+    text = path.read_text(encoding="utf-8-sig").strip()
     try:
         whole = json.loads(text)
     except ValueError:
         whole = [_line(path, number, line) for number, line in enumerate(text.split("\n"), start=1) if line.strip()]
     if isinstance(whole, dict):
-        if all(isinstance(values, list) for values in whole.values()):
+        lists = {name: values for name, values in whole.items() if isinstance(values, list)}
+        rows = [values for values in lists.values() if values and all(isinstance(row, dict) for row in values)]
+        if len(rows) == 1:
+            whole = rows[0]
+        elif len(lists) == len(whole):
             return _equal_columns(path, whole)
-        whole = [whole]
+        else:
+            whole = [whole]
     if not isinstance(whole, list) or not all(isinstance(row, dict) for row in whole):
         raise ValueError(f"{path}: expected rows as JSON objects, one per line or in one list")
-    return _gather(whole)
+    return _gather([dict(_flat(row)) for row in whole])
+
+
+def _flat(row: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Nested objects by dotted names: {"config": {"n": 1}} is config.n."""
+    for name, value in row.items():
+        if isinstance(value, dict):
+            yield from _flat(value, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", value
 
 
 def read_object(path: Path) -> dict[str, Any]:
