@@ -51,7 +51,7 @@ def test_completion_bounds_are_exact_within_their_standard_error(noise, prompt):
     found = completion_bounds(loaded, [(prompt, completion) for completion in completions], draws=6000)
     for bound, truth in zip(found, exact, strict=True):
         assert bound.num_tokens == 2
-        assert bound.standard_error < 0.03 * truth
+        assert bound.standard_error < 0.03 * truth + 0.03
         # Reconstruction is one draw, outside the standard error: up to 2e-3 nats here.
         assert abs(bound.nats - truth) < 4.5 * bound.standard_error + 2e-3
 
@@ -120,7 +120,7 @@ def test_data_of_another_tokenizer_is_refused(trained, tmp_path):
     texts = tmp_path / "texts"
     texts.mkdir()
     for index in range(20):
-        (texts / f"{index}.txt").write_text("other words, another alphabet " * 9, encoding="utf-8")
+        (texts / f"{index}.txt").write_text(f"other words {index}, another alphabet " * 9, encoding="utf-8")
     prepare([str(texts)], tmp_path / "data", tokenizer="bpe:262", validation_fraction=0.5)
     with pytest.raises(ValueError, match="another tokenizer"):
         data_bound(load_model(trained["balanced"]), open_tokens(tmp_path / "data"), "validation")

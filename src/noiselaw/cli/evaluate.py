@@ -13,8 +13,11 @@ from rich.console import Console
 from rich.table import Table
 
 from noiselaw.data.shards import open_tokens
+from noiselaw.evaluation.generative import build_judge, quality
 from noiselaw.evaluation.likelihood import DEFAULT_DRAWS, completion_bounds, data_bound
 from noiselaw.hub.load import LoadedModel, load_model
+from noiselaw.report.prints import write_prints
+from noiselaw.report.qualityfigure import quality_curve
 from noiselaw.train.machine import resolve_device
 from noiselaw.units import bits_per_byte_from_nats_per_token
 
@@ -158,7 +161,26 @@ def _tasks(options: EvaluateArguments, loaded: LoadedModel) -> Record:
 
 
 def _generate(options: EvaluateArguments, loaded: LoadedModel) -> Record:
-    raise NotImplementedError
+    if options.scorer is None:
+        raise ValueError("--generate: needs a judge; name a model with --scorer")
+    if options.num_samples < 1 or not options.steps or min(options.steps) < 1:
+        raise ValueError("--num-samples and --steps must be at least 1")
+    judge = build_judge(options.scorer)
+    curve = [
+        quality(loaded, judge, steps, num_texts=options.num_samples, length=options.length, seed=options.seed)
+        for steps in options.steps
+    ]
+    if options.figure is not None:
+        drawing = quality_curve(
+            loaded.noise_name,
+            [point.steps for point in curve],
+            [point.perplexity for point in curve],
+            [point.entropy for point in curve],
+            options.scorer.name,
+        )
+        for path in write_prints(drawing, options.figure):
+            print(path, file=sys.stderr)
+    return {"scorer": str(options.scorer), "curve": [asdict(point) for point in curve]}
 
 
 def _print(record: Record) -> None:
