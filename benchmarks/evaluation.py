@@ -15,7 +15,7 @@ from torch import Tensor
 
 from noiselaw.data.order import step_generator
 from noiselaw.data.shards import open_tokens
-from noiselaw.evaluation.likelihood import PRECISION, build_evaluation_objective, head_settings
+from noiselaw.evaluation.likelihood import build_evaluation_objective, forward_of
 from noiselaw.hub.load import load_model
 from noiselaw.noise.levels import SPACINGS
 from noiselaw.train.bound import Texts, batch_losses, noised
@@ -60,7 +60,8 @@ def main() -> None:
     loaded = load_model(arguments.run)
     objective = build_evaluation_objective(loaded)
     assert isinstance(objective, DiffusionObjective), "an autoregressive model needs no draws"
-    length, settings = loaded.sequence_length, head_settings(loaded)
+    length = loaded.sequence_length
+    forward = forward_of(loaded, length)
     split = open_tokens(arguments.data).split("validation")
     tokens = torch.from_numpy(split.sequences(torch.arange(arguments.texts).numpy(), length))
     print(f"{loaded.noise_name}, {arguments.texts} texts of {length} tokens, {arguments.draws} levels each, ", end="")
@@ -77,7 +78,7 @@ def main() -> None:
                 levels = SPACINGS[spacing](objective.process, places.clamp(min=1e-12))
                 copies = Texts(text.expand(arguments.draws, -1))
                 batch = noised(objective, copies, levels, generator, uniform)
-                losses.append(batch_losses(loaded.model, objective, batch, PRECISION, settings, rows=len(places)))
+                losses.append(batch_losses(forward, objective, batch))
             means.append(torch.cat(losses).mean() / length)
         found = torch.stack(means)
         error = float(found.std()) * (arguments.texts * arguments.draws) ** 0.5

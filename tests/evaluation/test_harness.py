@@ -92,14 +92,16 @@ def animal_runs(tmp_path_factory) -> dict[str, Path]:
     prepare([str(folder / "texts")], folder / "data", tokenizer="bpe:259", validation_fraction=0.2)
     runs = {}
     for name in ("masked", "autoregressive"):
-        objective = {"kind": name} if name == "autoregressive" else {"kind": "diffusion", "noise": name}
+        is_diffusion = name != "autoregressive"
+        objective = {"kind": "diffusion", "noise": name, "prompt_probability": 0.5} if is_diffusion else {"kind": name}
         values = {
             "name": name,
             "data": {"path": folder / "data", "sequence_length": 18},
             "model": {"num_layers": 2, "width": 32, "num_heads": 2},
             "objective": objective,
             "batch_sequences": 32,
-            "schedule": {"num_steps": 500, "warmup_steps": 20},
+            "schedule": {"num_steps": 1500 if is_diffusion else 400, "warmup_steps": 20},
+            "optimizer": {"beta2": 0.95, "auxiliary_factor": 0.05},
             "validation": {"num_sequences": 16, "num_points": 1},
             "runtime": {"num_threads": 1, "device": "cpu"},
         }

@@ -107,9 +107,7 @@ def evaluate(arguments: list[str]) -> None:
 def _data(options: EvaluateArguments, loaded: LoadedModel) -> Record:
     assert options.data is not None
     data = open_tokens(options.data)
-    found = data_bound(
-        loaded, data, options.split, num_sequences=options.num_sequences, draws=options.draws or 1
-    )
+    found = data_bound(loaded, data, options.split, num_sequences=options.num_sequences, draws=options.draws or 1)
     estimate = asdict(found.estimate)
     return {
         "data": str(options.data),

@@ -15,9 +15,10 @@ from noiselaw.data.order import step_generator
 from noiselaw.data.shards import TokenData
 from noiselaw.data.tokenizer import load_tokenizer
 from noiselaw.hub.load import LoadedModel
-from noiselaw.noise.levels import Levels, square_root_levels, stratified_places
+from noiselaw.noise.levels import square_root_levels, stratified_places
 from noiselaw.specs import DiffusionSpec, NoiseSpec, RuntimeSpec, ValidationSpec
 from noiselaw.train.bound import (
+    Forward,
     Texts,
     batch_losses,
     noised,
@@ -101,8 +102,9 @@ def data_bound(
             f"{length} tokens; ask for fewer"
         )
     spec = ValidationSpec(num_sequences=num, draws=draws)
-    validator = Validator(build_evaluation_objective(loaded), split, length, spec, max(1, BATCH_TOKENS // length))
-    estimate = validator.estimate(loaded.model, PRECISION, head_settings(loaded))
+    forward = forward_of(loaded, length)
+    validator = Validator(build_evaluation_objective(loaded), split, length, spec, forward.rows)
+    estimate = validator.estimate(forward.model, forward.precision, forward.head)
     loaded.model.eval()
     bits = bits_per_byte_from_nats_per_token(estimate.loss, split.bytes_per_token)
     error = bits_per_byte_from_nats_per_token(estimate.standard_error, split.bytes_per_token)
@@ -139,8 +141,10 @@ def completion_bounds(
     return [found[index] for index in range(len(texts))]
 
 
-def head_settings(loaded: LoadedModel) -> HeadSettings:
-    return HeadSettings.of(RuntimeSpec(), loaded.vocab_size, PRECISION, loaded.device)
+def forward_of(loaded: LoadedModel, num_positions: int) -> Forward:
+    """How a loaded model runs over sequences of that many tokens."""
+    head = HeadSettings.of(RuntimeSpec(), loaded.vocab_size, PRECISION, loaded.device)
+    return Forward(loaded.model, PRECISION, head, max(1, BATCH_TOKENS // num_positions))
 
 
 def _diffusion_bounds(
@@ -148,20 +152,15 @@ def _diffusion_bounds(
 ) -> tuple[Tensor, Tensor]:
     """Bound and standard error of each text, [B]."""
     pairs = (draws + 1) // 2
-    rows = max(1, BATCH_TOKENS // texts.tokens.shape[1])
-    settings = head_settings(loaded)
-    batches = [_paired_draws(objective, _own(texts, index), pairs) for index in range(len(texts.tokens))]
     width = texts.tokens.shape[1]
-    batch = _stacked(batches, width)
-    losses = batch_losses(loaded.model, objective, batch, PRECISION, settings, rows=rows)
-    per_pair = losses.view(len(batches), pairs, 2).mean(2).T
+    forward = forward_of(loaded, width)
+    own = [_own(texts, index) for index in range(len(texts.tokens))]
+    batch = _stacked([_paired_draws(objective, text, pairs) for text in own], width)
+    per_pair = batch_losses(forward, objective, batch).view(len(own), pairs, 2).mean(2).T
     ends = []
-    for index in range(len(batches)):
-        text, generator = _own(texts, index), step_generator(TEXT_SEED, 0, "reconstruction")
-        reconstruction = reconstruction_losses(
-            loaded.model, objective, text, generator, PRECISION, settings, rows=rows
-        )
-        ends.append(reconstruction + prior_losses(objective, text))
+    for text in own:
+        generator = step_generator(TEXT_SEED, 0, "reconstruction")
+        ends.append(reconstruction_losses(forward, objective, text, generator) + prior_losses(objective, text))
     return per_pair.mean(0) + torch.cat(ends), stratified_standard_error(per_pair)
 
 
@@ -172,15 +171,14 @@ def _paired_draws(objective: DiffusionObjective, text: Texts, pairs: int) -> Noi
     half = torch.rand(pairs, 1, text.tokens.shape[1], generator=generator, dtype=torch.float64)
     uniform = torch.cat([half, 1.0 - half], 1).flatten(0, 1)
     copies = text.rows(torch.zeros(2 * pairs, dtype=torch.long))
-    return noised(objective, copies, Levels(levels.log_snr, levels.weight), generator, uniform)
+    return noised(objective, copies, levels, generator, uniform)
 
 
 def _exact_losses(loaded: LoadedModel, objective: Objective, texts: Texts) -> Tensor:
     whole = objective.training_batch(texts.tokens, torch.Generator())
     weight = whole.weight.masked_fill(~texts.scored, 0.0)
     batch = NoisyBatch(whole.inputs, whole.clean, whole.log_snr, weight, None, causal=True)
-    rows = max(1, BATCH_TOKENS // texts.tokens.shape[1])
-    return batch_losses(loaded.model, objective, batch, PRECISION, head_settings(loaded), rows=rows)
+    return batch_losses(forward_of(loaded, texts.tokens.shape[1]), objective, batch)
 
 
 def _own(texts: Texts, index: int) -> Texts:
@@ -197,9 +195,7 @@ def _stacked(batches: Sequence[NoisyBatch], width: int) -> NoisyBatch:
         parts = [getattr(batch, name) for batch in batches]
         return torch.cat([torch.nn.functional.pad(part, (0, width - part.shape[1])) for part in parts])
 
-    lengths, ends = (
-        torch.cat([getattr(batch, name) for batch in batches]) for name in ("prompt_lengths", "ends")
-    )
+    lengths, ends = (torch.cat([getattr(batch, name) for batch in batches]) for name in ("prompt_lengths", "ends"))
     parts = (joined(name) for name in ("inputs", "clean", "log_snr", "weight"))
     return NoisyBatch(*parts, prompt_lengths=lengths, causal=False, ends=ends)
 

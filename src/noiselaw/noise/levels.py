@@ -1,7 +1,7 @@
-"""Where an estimate of the bound puts its noise levels: a place in [0, 1) becomes a log-SNR and the weight of its term.
+"""Where an estimate of the bound puts its noise levels: a place in [0, 1) becomes a log-SNR and its weight.
 
-Any spacing gives the same expectation, because the weight is the log-SNR that a unit of the place covers (docs/theory.md
-eq. 35); they differ in variance only. Shapes: K levels.
+Any spacing gives the same expectation, because the weight is the log-SNR that a unit of the place covers
+(docs/theory.md eq. 35); they differ in variance only. Shapes: K levels.
 """
 
 from collections.abc import Callable

@@ -18,6 +18,17 @@ from noiselaw.train.step import HeadSettings, Precision, batch_loss
 
 
 @dataclass(frozen=True, slots=True, eq=False)
+class Forward:
+    """A model and how to run it."""
+
+    model: Transformer
+    precision: Precision
+    head: HeadSettings
+    rows: int
+    """Sequences of one forward pass."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class Texts:
     """Clean texts, each with a prompt that is given and not scored."""
 
@@ -68,14 +79,12 @@ def noised(
 
 
 @torch.no_grad()
-def batch_losses(
-    model: Transformer, objective: Objective, batch: NoisyBatch, precision: Precision, head: HeadSettings, *, rows: int
-) -> Tensor:
-    """Weighted loss of each sequence, `rows` at a time."""
+def batch_losses(forward: Forward, objective: Objective, batch: NoisyBatch) -> Tensor:
+    """Weighted loss of each sequence."""
     sums = []
-    for start in range(0, len(batch.inputs), rows):
-        part = batch.rows(start, start + rows)
-        integrand = batch_loss(model, objective, part, precision, head).integrand
+    for start in range(0, len(batch.inputs), forward.rows):
+        part = batch.rows(start, start + forward.rows)
+        integrand = batch_loss(forward.model, objective, part, forward.precision, forward.head).integrand
         weighted = integrand.double().cpu() * part.weight.flatten()
         sums.append(weighted.view_as(part.inputs).sum(1))
     return torch.cat(sums)
@@ -88,14 +97,7 @@ def prior_losses(objective: DiffusionObjective, texts: Texts) -> Tensor:
 
 @torch.no_grad()
 def reconstruction_losses(
-    model: Transformer,
-    objective: DiffusionObjective,
-    texts: Texts,
-    generator: torch.Generator,
-    precision: Precision,
-    head: HeadSettings,
-    *,
-    rows: int,
+    forward: Forward, objective: DiffusionObjective, texts: Texts, generator: torch.Generator
 ) -> Tensor:
     """A draw of each text's -log p(x | z) at the highest log-SNR.
 
@@ -113,28 +115,21 @@ def reconstruction_losses(
     replacement = process.sample_noise(log_snr.gather(1, position), generator)
     one_noised = noisy.scatter(1, position, replacement)
     is_kept = scored & (uniform >= noised_share)
-    kept = _token_losses(model, objective, texts, noisy, precision, head, rows).masked_fill(~is_kept, 0.0).sum(1)
-    changed = _token_losses(model, objective, texts, one_noised, precision, head, rows).gather(1, position).squeeze(1)
+    kept = _token_losses(forward, objective, texts, noisy).masked_fill(~is_kept, 0.0).sum(1)
+    changed = _token_losses(forward, objective, texts, one_noised).gather(1, position).squeeze(1)
     return kept + noised_share * scored.sum(1) * changed
 
 
-def _token_losses(
-    model: Transformer,
-    objective: DiffusionObjective,
-    texts: Texts,
-    noisy: Tensor,
-    precision: Precision,
-    head: HeadSettings,
-    rows: int,
-) -> Tensor:
-    """-log p(x | z) of every token, [B, T], with at most `head.chunk_tokens` * V logits at a time."""
+def _token_losses(forward: Forward, objective: DiffusionObjective, texts: Texts, noisy: Tensor) -> Tensor:
+    """-log p(x | z) of every token, [B, T], with at most one chunk of tokens times V logits at a time."""
+    model, precision, chunk_tokens = forward.model, forward.precision, forward.head.chunk_tokens
     losses, device = [], model.lm_head.weight.device
-    for start in range(0, len(noisy), rows):
-        batch = texts.rows(slice(start, start + rows))
-        seen, clean = noisy[start : start + rows].to(device), batch.tokens.to(device)
+    for start in range(0, len(noisy), forward.rows):
+        batch = texts.rows(slice(start, start + forward.rows))
+        seen, clean = noisy[start : start + forward.rows].to(device), batch.tokens.to(device)
         with precision.autocast(device):
             hidden = model(seen, batch.attention().to(device)).flatten(0, 1)
-        chunks = (part.split(head.chunk_tokens) for part in (hidden, seen.flatten(), clean.flatten()))
+        chunks = (part.split(chunk_tokens) for part in (hidden, seen.flatten(), clean.flatten()))
         for states, values, truth in zip(*chunks, strict=True):
             with precision.autocast(device):
                 logits = model.logits(states)

@@ -16,6 +16,7 @@ from noiselaw.model.transformer import Transformer
 from noiselaw.noise.levels import square_root_levels
 from noiselaw.specs import ValidationSpec
 from noiselaw.train.bound import (
+    Forward,
     Texts,
     batch_losses,
     noised,
@@ -84,9 +85,10 @@ class Validator:
         """The bound of `model` on the held-out sequences, in nats per token, with its standard error."""
         model.eval()
         length = self._texts.tokens.shape[1]
-        sums = [batch_losses(model, self._objective, part, precision, head, rows=self._rows) for part in self._batches]
+        forward = Forward(model, precision, head, self._rows)
+        sums = [batch_losses(forward, self._objective, part) for part in self._batches]
         per_sequence = torch.stack(sums).mean(0) / length
-        reconstruction, prior = self._end_terms(model, precision, head)
+        reconstruction, prior = self._end_terms(forward)
         model.train()
         diffusion = float(per_sequence.mean())
         return BoundEstimate(
@@ -97,7 +99,7 @@ class Validator:
             prior=prior,
         )
 
-    def _end_terms(self, model: Transformer, precision: Precision, head: HeadSettings) -> tuple[float, float]:
+    def _end_terms(self, forward: Forward) -> tuple[float, float]:
         """Reconstruction at the highest log-SNR and prior at the lowest, nats per token (0 for the autoregressive).
 
         A quarter of the sequences is enough for the reconstruction, which varies little.
@@ -107,6 +109,6 @@ class Validator:
             return 0.0, 0.0
         few = texts.rows(slice(max(1, len(texts.tokens) // 4)))
         generator = step_generator(VALIDATION_SEED, 0, "reconstruction")
-        losses = reconstruction_losses(model, objective, few, generator, precision, head, rows=self._rows)
+        losses = reconstruction_losses(forward, objective, few, generator)
         length = texts.tokens.shape[1]
         return float(losses.mean()) / length, float(prior_losses(objective, texts).mean()) / length
