@@ -47,7 +47,10 @@ class HuggingFaceJudge:
 
     def nats(self, texts: Sequence[str]) -> list[tuple[float, int]]:
         try:
-            from transformers import AutoModelForCausalLM, AutoTokenizer  # noqa: PLC0415  (an extra)
+            from transformers import (  # noqa: PLC0415  # pyright: ignore[reportMissingImports]  (an extra)
+                AutoModelForCausalLM,
+                AutoTokenizer,
+            )
         except ImportError as error:
             raise ImportError(
                 f"a Hugging Face scorer needs transformers ({error}); pip install 'noiselaw[scorer]'"

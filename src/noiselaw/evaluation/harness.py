@@ -62,13 +62,13 @@ class HarnessModel(TemplateLM):
         super().__init__()
         del max_batch_size
         is_loaded = isinstance(path, LoadedModel)
-        self._loaded = path if is_loaded else load_model(Path(path), tokenizer=tokenizer and Path(tokenizer))
+        self._loaded = path if is_loaded else load_model(Path(path), tokenizer=Path(tokenizer) if tokenizer else None)
         if not is_loaded:
             self._loaded.model.to(resolve_device(device or "auto"))
         self._device = self._loaded.device
         self._tokenizer = self._loaded.text_tokenizer()
         self._draws, self._check_greedy, self._seed = draws, check_greedy, seed
-        self._batch = int(batch_size) if str(batch_size).isdecimal() else DEFAULT_BATCH
+        self._batch = int(str(batch_size)) if str(batch_size).isdecimal() else DEFAULT_BATCH
         is_diffusion = self._loaded.process is not None
         self._settings = Settings(
             sampler=sampler or ("blockwise" if is_diffusion else None), num_steps=steps, block_length=block_length
@@ -195,7 +195,7 @@ def run_tasks(
     `use_cache` is the beginning of the name of the harness's cache of answers. Raises ValueError for a task that
     neither the harness nor `include_path` knows.
     """
-    from lm_eval import simple_evaluate  # noqa: PLC0415  (imports all of the harness)
+    from lm_eval.evaluator import simple_evaluate  # noqa: PLC0415  (imports all of the harness)
     from lm_eval.tasks import TaskManager  # noqa: PLC0415
 
     if include_path is not None and not include_path.is_dir():
@@ -217,7 +217,7 @@ def run_tasks(
         log_samples=False,
     )
     assert found is not None
-    return {"results": found["results"], "versions": found["versions"], "n-samples": found["n-samples"]}
+    return {name: found.get(name) for name in ("results", "versions", "n-samples")}
 
 
 def register() -> None:
