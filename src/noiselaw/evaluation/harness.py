@@ -200,7 +200,11 @@ def run_tasks(
 
     if include_path is not None and not include_path.is_dir():
         raise ValueError(f"{include_path}: no such folder; --include-path is a folder of task YAML files")
-    manager = TaskManager(include_path=None if include_path is None else str(include_path))
+    # Where the own folder holds all that is asked, the harness's thousands of files need not be read.
+    folder = None if include_path is None else str(include_path)
+    manager = TaskManager(include_path=folder, include_defaults=folder is None)
+    if not set(tasks) <= set(manager.all_tasks):
+        manager = TaskManager(include_path=folder)
     unknown = [task for task in tasks if task not in manager.all_tasks]
     if unknown:
         where = "the harness" if include_path is None else f"the harness or {include_path}"
