@@ -31,6 +31,11 @@ VERBS: dict[tuple[str, ...], Verb] = {
         "noiselaw.cli.sample:sample", "write, infill or revise text with a trained model", takes_overrides=True
     ),
     ("demo",): Verb("noiselaw.cli.demo:demo", "watch a model write, in a browser on this machine"),
+    ("evaluate",): Verb(
+        "noiselaw.cli.evaluate:evaluate",
+        "score data, texts or benchmark tasks with a trained model",
+        takes_overrides=True,
+    ),
     ("study", "run"): Verb(
         "noiselaw.cli.study:run", "train a family of models, fit the laws, confirm a prediction", takes_overrides=True
     ),

@@ -66,6 +66,11 @@ class Attention:
         values, ends = (None if part is None else part[index] for part in (self.values, self.ends))
         return Attention(self.kind, values, ends)
 
+    def to(self, device: torch.device) -> "Attention":
+        """The structure on another device."""
+        values, ends = (None if part is None else part.to(device) for part in (self.values, self.ends))
+        return Attention(self.kind, values, ends)
+
     def mask(self, num_keys: int, device: torch.device, queries: Tensor | None = None) -> Tensor | None:
         """The structure as booleans, broadcastable to [B, H, T, S]; None where every query sees every key.
 

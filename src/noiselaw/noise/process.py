@@ -59,13 +59,17 @@ class NoiseProcess:
         noise = one_minus_alpha(log_snr) * self.mixing.pi_at(log_snr, noisy)
         return alpha(log_snr) * (noisy == clean) + noise
 
-    def corrupt(self, clean: Tensor, log_snr: Tensor, generator: torch.Generator) -> Tensor:
+    def corrupt(
+        self, clean: Tensor, log_snr: Tensor, generator: torch.Generator, uniform: Tensor | None = None
+    ) -> Tensor:
         """Draw z ~ q_λ(·|x) for clean ids [...]; `log_snr` broadcasts to their shape. Constant work per token.
 
-        Drawn in float64: a float32 uniform has steps of 6e-8, one part in two thousand of 1 - α at λ = 9.
+        A token turns into noise where its `uniform` in [0, 1) is below 1 - α; give it to tie draws together. Drawn in
+        float64: a float32 uniform has steps of 6e-8, one part in two thousand of 1 - α at λ = 9.
         """
         log_snr = log_snr.expand(clean.shape)
-        noised = _uniform(log_snr.shape, generator) < one_minus_alpha(log_snr)
+        uniform = _uniform(log_snr.shape, generator) if uniform is None else uniform
+        noised = uniform < one_minus_alpha(log_snr)
         return torch.where(noised, self.sample_noise(log_snr, generator), clean)
 
     def sample_noise(self, log_snr: Tensor, generator: torch.Generator) -> Tensor:

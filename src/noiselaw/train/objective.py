@@ -3,6 +3,7 @@
 Two objectives, one record. Shapes: B batch, T positions.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -34,24 +35,26 @@ class NoisyBatch:
     prompt_lengths: Tensor | None
     """[B] noise-free tokens at the start of each sequence, or None where no sequence has any."""
     causal: bool
+    ends: Tensor | None = None
+    """[B] length of each sequence where they differ: what stands from there on does not exist. None where all are T."""
 
     def rows(self, start: int, stop: int) -> "NoisyBatch":
         """The sequences from `start` to `stop`."""
-        lengths = None if self.prompt_lengths is None else self.prompt_lengths[start:stop]
-        parts = (self.inputs, self.clean, self.log_snr, self.weight)
-        return NoisyBatch(*(part[start:stop] for part in parts), prompt_lengths=lengths, causal=self.causal)
+        return self._map(lambda part: part[start:stop])
 
     def to(self, device: torch.device) -> "NoisyBatch":
-        lengths = None if self.prompt_lengths is None else self.prompt_lengths.to(device)
-        parts = (self.inputs, self.clean, self.log_snr, self.weight)
-        return NoisyBatch(*(part.to(device) for part in parts), prompt_lengths=lengths, causal=self.causal)
+        return self._map(lambda part: part.to(device))
 
     def attention(self) -> Attention:
         if self.causal:
-            return Attention.causal()
-        if self.prompt_lengths is None:
-            return Attention.full()
-        return Attention.prompt(self.prompt_lengths)
+            return Attention.causal()  # what stands behind the end is never seen from before it
+        structure = Attention.full() if self.prompt_lengths is None else Attention.prompt(self.prompt_lengths)
+        return structure if self.ends is None else structure.until(self.ends)
+
+    def _map(self, change: Callable[[Tensor], Tensor]) -> "NoisyBatch":
+        lengths, ends = (None if part is None else change(part) for part in (self.prompt_lengths, self.ends))
+        parts = (self.inputs, self.clean, self.log_snr, self.weight)
+        return NoisyBatch(*map(change, parts), prompt_lengths=lengths, causal=self.causal, ends=ends)
 
 
 class Objective(Protocol):

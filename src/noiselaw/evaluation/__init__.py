@@ -1,0 +1,1 @@
+"""How good a trained model is: bounds on data and texts, quality of what it writes, benchmark tasks."""
