@@ -9,6 +9,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from noiselaw.hub.gidd import GiddFormatError, load_gidd
+from noiselaw.hub.weights import WeightsError
 from noiselaw.model import transformer
 from noiselaw.model.attention import Attention, attend
 
@@ -130,7 +131,7 @@ def test_refuses_a_configuration_it_cannot_honour(copied, changes, message):
 
 def test_missing_files_are_named(copied):
     (copied / "model.safetensors").unlink()
-    with pytest.raises(GiddFormatError, match=r"model\.safetensors: no such file"):
+    with pytest.raises(WeightsError, match=r"model\.safetensors: no such file"):
         load_gidd(copied)
     (copied / "config.json").unlink()
     with pytest.raises(ValueError, match=r"config\.json: no such file"):
@@ -140,7 +141,7 @@ def test_missing_files_are_named(copied):
 def test_truncated_weights_are_refused(copied):
     path = copied / "model.safetensors"
     path.write_bytes(path.read_bytes()[:-100])
-    with pytest.raises(GiddFormatError, match="damaged"):
+    with pytest.raises(WeightsError, match="damaged"):
         load_gidd(copied)
 
 
