@@ -28,6 +28,7 @@ VERBS: dict[tuple[str, ...], Verb] = {
     ("sample",): Verb(
         "noiselaw.cli.sample:sample", "write, infill or revise text with a trained model", takes_overrides=True
     ),
+    ("export",): Verb("noiselaw.cli.export:export", "write a run's model as a folder to share"),
     ("study", "run"): Verb(
         "noiselaw.cli.study:run", "train a family of models, fit the laws, confirm a prediction", takes_overrides=True
     ),
