@@ -52,9 +52,9 @@ def render_card(card: Card) -> str:
         ("noise", _noise(card)),
         (
             "data",
-            f"{_code(card.spec.data.path.name)}, fingerprint {_code(facts['data_fingerprint'])}, "
-            f"vocabulary of {config.vocab_size:,}",
+            f"{_code(card.spec.data.path.name)}, fingerprint {_code(facts['data_fingerprint'])}",
         ),
+        ("vocabulary", f"{config.vocab_size:,} tokens"),
         ("training", f"{config.step:,} of {card.spec.schedule.num_steps:,} steps, {tokens:,} tokens"),
         ("compute", f"{tokens * facts['flops_per_token']:.3g} FLOPs ({facts['flops_convention']}, without the head)"),
         ("held-out loss", _loss(card)),

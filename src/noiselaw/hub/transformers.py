@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from noiselaw.hub.format import KEY, MODEL_TYPE, parse_exported
-from noiselaw.hub.gidd import parse_config
+from noiselaw.hub.gidd import REQUIRED, parse_config
 from noiselaw.model.attention import Attention
 from noiselaw.model.transformer import Transformer
 from noiselaw.specs import AutoregressiveSpec, ModelSpec
@@ -53,6 +53,15 @@ class GiddConfig(NoiselawConfig):
     """The config.json of a published GIDD checkpoint."""
 
     model_type = "gidd"
+
+    def __init__(self, **values: Any) -> None:
+        super().__init__(**values)
+        self.published = {name: values[name] for name in REQUIRED if name in values}
+
+    def to_dict(self) -> dict[str, Any]:
+        """The settings, those that transformers 5 drops (`rope_scaling`) as published."""
+        content = super().to_dict()
+        return content.pop("published", {}) | content
 
     def shape(self) -> tuple[ModelSpec, int, bool]:
         return *parse_config(self.to_dict(), "config.json"), False

@@ -102,7 +102,15 @@ def train(spec: RunSpec, folder: Path, observers: list[Observer], start: Startin
             torch.set_num_threads(spec.runtime.num_threads)
         machine = Machine.of(spec.runtime)
         with float32_products(machine.float32_products):
-            run = _prepare(spec, folder, data, fingerprint, machine, start, observers)
+            run = _prepare(
+                spec,
+                folder,
+                data=data,
+                fingerprint=fingerprint,
+                machine=machine,
+                start=start,
+                observers=observers,
+            )
             _train_to_the_end(run, observers)
             return _finish(run)
 
@@ -173,6 +181,7 @@ def run_facts(spec: RunSpec, data: TokenData, fingerprint: str) -> dict[str, Any
 def _prepare(
     spec: RunSpec,
     folder: Path,
+    *,
     data: TokenData,
     fingerprint: str,
     machine: Machine,
