@@ -170,12 +170,27 @@ class OptimizerSpec(Spec):
 
 
 class InitSpec(Spec):
-    """Initialisation (spec section 5): normal draws with these standard deviations."""
+    """Initialisation (spec section 5): normal draws with these standard deviations, or the weights of a trained model.
 
+    The path of a model may stand for the whole group.
+    """
+
+    weights: Path | None = None
+    """Model to start from: a run folder, an export or a GIDD checkpoint. It enters the fingerprint by its content."""
     matrix_scale: float = Field(default=0.4, gt=0)
     """Matrices in blocks: matrix_scale / sqrt(width)."""
     embedding_std: float = Field(default=0.02, gt=0)
     head_std: float = Field(default=0.0, ge=0)
+
+    @model_validator(mode="after")
+    def _draws_or_weights(self) -> Self:
+        if self.weights is not None and self != InitSpec.model_construct(weights=self.weights):
+            raise ValueError("weights are given, so that standard deviations have no effect; leave one of them out")
+        return self
+
+
+def _init_from_weights(value: Any) -> Any:
+    return {"weights": value} if isinstance(value, str | Path) else value
 
 
 class ScheduleSpec(Spec):
@@ -241,7 +256,7 @@ class RunSpec(Spec):
     objective: DiffusionSpec | AutoregressiveSpec = Field(discriminator="kind")
     batch_sequences: int = Field(gt=0)
     """Sequences per optimiser step."""
-    init: InitSpec = InitSpec()
+    init: Annotated[InitSpec, BeforeValidator(_init_from_weights)] = InitSpec()
     optimizer: OptimizerSpec = OptimizerSpec()
     schedule: ScheduleSpec
     precision: Literal["float32", "bfloat16"] = "float32"
@@ -257,13 +272,17 @@ class RunSpec(Spec):
     def num_tokens(self) -> int:
         return self.tokens_per_step * self.schedule.num_steps
 
-    def fingerprint(self, data_fingerprint: str) -> str:
-        """Hash of what the run is: 16 hex digits over every value but `name`, `runtime` and the data's path.
+    def fingerprint(self, data_fingerprint: str, weights_fingerprint: str | None = None) -> str:
+        """Hash of what the run is: 16 hex digits over every value but `name`, `runtime` and paths.
 
-        The data enters by its content (`data_fingerprint`, from its manifest), so moving a folder changes nothing.
+        Data and initial weights enter by their content (`data_fingerprint`, from the manifest, and
+        `weights_fingerprint` where the run starts from a model), so moving a folder changes nothing.
         """
-        identity = self.model_dump(mode="json", exclude={"name": True, "runtime": True, "data": {"path"}})
+        places = {"data": {"path"}, "init": {"weights"}}
+        identity = self.model_dump(mode="json", exclude={"name": True, "runtime": True, **places})
         identity["data"]["content"] = data_fingerprint
+        if weights_fingerprint is not None:
+            identity["init"]["content"] = weights_fingerprint
         return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:16]
 
 

@@ -6,11 +6,16 @@ import shutil
 import numpy as np
 import pytest
 import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 
-from noiselaw.hub.gidd import GiddFormatError, load_gidd
+from noiselaw.hub.gidd import GiddFormatError, load_gidd, read_config, read_noise
+from noiselaw.hub.load import load_model
+from noiselaw.hub.weights import WeightsError, write_weights
 from noiselaw.model import transformer
 from noiselaw.model.attention import Attention, attend
+from noiselaw.sampling import Canvas, LogitsDenoiser, blockwise, cosine_grid
 
 MASK_CASES = ["none", "mask_2d", "mask_3d_block", "mask_3d_causal_prompt", "short_none", "short_pos_offset"]
 
@@ -130,7 +135,7 @@ def test_refuses_a_configuration_it_cannot_honour(copied, changes, message):
 
 def test_missing_files_are_named(copied):
     (copied / "model.safetensors").unlink()
-    with pytest.raises(GiddFormatError, match=r"model\.safetensors: no such file"):
+    with pytest.raises(WeightsError, match=r"model\.safetensors: no such file"):
         load_gidd(copied)
     (copied / "config.json").unlink()
     with pytest.raises(ValueError, match=r"config\.json: no such file"):
@@ -140,7 +145,7 @@ def test_missing_files_are_named(copied):
 def test_truncated_weights_are_refused(copied):
     path = copied / "model.safetensors"
     path.write_bytes(path.read_bytes()[:-100])
-    with pytest.raises(GiddFormatError, match="damaged"):
+    with pytest.raises(WeightsError, match="damaged"):
         load_gidd(copied)
 
 
@@ -159,3 +164,55 @@ def test_bfloat16_weights_load_as_float32(copied):
         assert parameter.dtype is torch.float32
         assert parameter.requires_grad
         assert torch.equal(parameter, halved[name].float()), name
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+def test_shards_of_any_precision_load_as_one_file(copied, dtype):
+    path = copied / "model.safetensors"
+    tensors = {name: tensor.to(dtype) for name, tensor in load_file(path).items()}
+    path.unlink()
+    write_weights(copied, tensors, shard_bytes=100_000)
+    assert len(list(copied.glob("*.safetensors"))) > 3
+    for name, tensor in load_gidd(copied).state_dict().items():
+        assert torch.equal(tensor, tensors[name].float()), name
+
+
+def test_integer_weights_are_refused(copied):
+    path = copied / "model.safetensors"
+    save_file({name: tensor.to(torch.int8) for name, tensor in load_file(path).items()}, path)
+    with pytest.raises(WeightsError, match="quantised"):
+        load_gidd(copied)
+
+
+@pytest.mark.parametrize("name", ["gidd_tiny", "gidd_tiny_nobias"])
+def test_blockwise_writing_from_a_published_folder_is_the_same_with_and_without_cache(reference_dir, name):
+    loaded = load_model(reference_dir / name)
+    canvas = Canvas.from_prompts([[5, 6, 7], [9]], 24)
+
+    def written(denoiser):
+        grid = cosine_grid(loaded.process, 6)
+        generator = torch.Generator().manual_seed(0)
+        return blockwise(denoiser, loaded.process, canvas, grid, block_length=8, generator=generator)
+
+    uncached = LogitsDenoiser(lambda ids, attention: loaded.model.logits(loaded.model(ids, attention)))
+    assert torch.equal(written(loaded.denoiser), written(uncached))
+
+
+SCALARS = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5) | st.just([]) | st.just({})
+
+
+@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=st.data())
+def test_no_configuration_makes_it_fail_otherwise_than_by_a_clear_error(reference_dir, tmp_path, data):
+    config = json.loads((reference_dir / "gidd_tiny" / "config.json").read_text())
+    for name in data.draw(st.lists(st.sampled_from(sorted(config)), min_size=1, max_size=3)):
+        config[name] = data.draw(SCALARS)
+    path = tmp_path / "config.json"
+    path.write_text(json.dumps(config))
+    messages = []
+    for read in (read_config, lambda path: read_noise(path, None)):
+        try:
+            read(path)
+        except ValueError as error:
+            messages.append(str(error))
+    assert all("config.json" in message for message in messages)

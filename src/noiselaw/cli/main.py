@@ -36,6 +36,7 @@ VERBS: dict[tuple[str, ...], Verb] = {
         "score data, texts or benchmark tasks with a trained model",
         takes_overrides=True,
     ),
+    ("export",): Verb("noiselaw.cli.export:export", "write a run's model as a folder to share"),
     ("study", "run"): Verb(
         "noiselaw.cli.study:run", "train a family of models, fit the laws, confirm a prediction", takes_overrides=True
     ),

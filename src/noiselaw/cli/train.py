@@ -10,6 +10,7 @@ import tyro
 from noiselaw.cli.overrides import read_with_overrides
 from noiselaw.cli.progress import ProgressBar
 from noiselaw.cli.settings import describe_settings
+from noiselaw.hub.start import starting_point
 from noiselaw.specs import RunSpec
 from noiselaw.train.loop import Observer
 from noiselaw.train.loop import train as train_run
@@ -23,6 +24,7 @@ class TrainArguments:
     Any setting of the spec can be given as --key value, for example
     --optimizer.learning-rate 0.3 --objective.noise uniform --schedule.num-steps 2000.
     `noiselaw train --settings` lists them all.
+    --init DIR starts from the model in DIR: a run folder, an export or a GIDD checkpoint.
     """
 
     spec: Annotated[Path, tyro.conf.Positional]
@@ -54,7 +56,7 @@ def train(arguments: list[str]) -> None:
 
         observers.append(TensorBoardObserver(folder))
     try:
-        result = train_run(spec, folder, observers)
+        result = train_run(spec, folder, observers, starting_point(spec))
     finally:
         for observer in observers:
             observer.close()

@@ -6,9 +6,8 @@ everything. The same sources and arguments give the same bytes.
 """
 
 import hashlib
-import shutil
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -33,7 +32,7 @@ from noiselaw.data.shards import TokenData, open_tokens
 from noiselaw.data.sources import Document, ReadOptions, SourceFile, find_files, read_documents
 from noiselaw.data.tokenizer import TextTokenizer, bpe_size, load_tokenizer, sample_texts, tokenizer_file, train_bpe
 from noiselaw.data.writer import SplitWriter
-from noiselaw.files import only_writer, sync_folder, unwritable, write_text
+from noiselaw.files import new_folder, write_text
 
 BPE_SAMPLE_CHARS = 8_000_000
 """A tokenizer is trained on at most this much text: more changes the merges little and takes longer."""
@@ -90,7 +89,7 @@ def prepare(
     )
     if not _is_answered(out, request):
         corpus = Corpus(files, ReadOptions(text_column, separator), validation_fraction, observer)
-        with _new_folder(out) as folder:
+        with new_folder(out) as folder:
             _write_folder(folder, corpus, load(corpus), request)
     return open_tokens(out)
 
@@ -243,28 +242,3 @@ def _is_answered(out: Path, request: Request) -> bool:
                 f"choose another folder or remove this one"
             )
     return True
-
-
-@contextmanager
-def _new_folder(out: Path) -> Iterator[Path]:
-    """A folder beside `out` that takes its place when all went well, and vanishes otherwise.
-
-    What a killed process left of it is cleared first; a lock keeps two living processes apart.
-    """
-    out = out.resolve()
-    out.parent.mkdir(parents=True, exist_ok=True)
-    temporary = out.with_name(f".{out.name}.partial")
-    temporary.mkdir(exist_ok=True)
-    with only_writer(temporary):
-        try:
-            for leftover in temporary.iterdir():
-                leftover.unlink()
-            yield temporary
-            sync_folder(temporary)
-            temporary.rename(out)
-        except OSError as error:
-            shutil.rmtree(temporary, ignore_errors=True)
-            raise unwritable(out, error) from error
-        except BaseException:
-            shutil.rmtree(temporary, ignore_errors=True)
-            raise

@@ -1,4 +1,4 @@
-"""Published GIDD checkpoints: a folder with `config.json` and `model.safetensors`.
+"""Published GIDD checkpoints: a folder with `config.json` and `model.safetensors`, or several of them with an index.
 
 The published configuration carries many switches; `REQUIRED` lists those for which only the value of the trained models
 has a counterpart here. Anything else is refused rather than loaded into a model that computes something different.
@@ -9,13 +9,9 @@ import math
 from pathlib import Path
 from typing import Any
 
-import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
-from torch import Tensor
-
 from noiselaw.accounting import MLP_RATIO
 from noiselaw.files import read_json
+from noiselaw.hub.weights import load_transformer
 from noiselaw.model.transformer import Transformer
 from noiselaw.noise.mixing import HybridMixing
 from noiselaw.noise.process import NoiseProcess
@@ -60,35 +56,33 @@ def load_gidd(folder: Path) -> Transformer:
     """The model of a published checkpoint, in float32 on the CPU.
 
     Raises:
-        GiddFormatError: weights are missing or damaged, a setting has no counterpart here, or the tensors do not fit.
+        GiddFormatError: a setting has no counterpart here.
+        WeightsError: weights are missing or damaged, or do not fit the configuration.
         ValueError: the configuration is missing, damaged or describes an impossible shape.
     """
-    path = folder / "model.safetensors"
-    spec, vocab_size = read_config(folder / "config.json")
-    tensors = _read_tensors(path)
-    with torch.device("meta"):
-        model = Transformer(spec, vocab_size)
-    _check_tensors(path, tensors, model.state_dict())
-    model.load_state_dict({name: tensor.float() for name, tensor in tensors.items()}, assign=True)
-    return model
+    return load_transformer(folder, *read_config(folder / "config.json"))
 
 
 def read_config(path: Path) -> tuple[ModelSpec, int]:
     """Model shape and vocabulary size of a published `config.json`. Raises as `load_gidd`."""
-    config = read_json(path)
+    return parse_config(read_json(path), str(path))
+
+
+def parse_config(config: Any, origin: str) -> tuple[ModelSpec, int]:
+    """The same from the configuration's content; `origin` names it in errors."""
     needed = {*REQUIRED, *RENAMED.values(), "head_dim", "intermediate_size", "vocab_size"}
     if not isinstance(config, dict) or needed - config.keys():
         lacking = ", ".join(sorted(needed - set(config)))
-        raise GiddFormatError(f"{path}: lacks {lacking}; take the config.json saved with the weights")
-    spec = parse_spec(ModelSpec, {field: config[name] for field, name in RENAMED.items()}, origin=str(path))
+        raise GiddFormatError(f"{origin}: lacks {lacking}; take the config.json saved with the weights")
+    spec = parse_spec(ModelSpec, {field: config[name] for field, name in RENAMED.items()}, origin=origin)
     # The published value is the logits' multiplier itself, ours is its numerator.
     spec = spec.model_copy(update={"head_scale": spec.head_scale * spec.width})
     derived = {"head_dim": spec.width // spec.num_heads, "intermediate_size": MLP_RATIO * spec.width}
     for name, value in (REQUIRED | derived).items():
         if config[name] != value:
-            raise GiddFormatError(f"{path}: {name} is {config[name]!r}; only {value!r} is supported")
+            raise GiddFormatError(f"{origin}: {name} is {config[name]!r}; only {value!r} is supported")
     if not isinstance(config["vocab_size"], int) or config["vocab_size"] < 1:
-        raise GiddFormatError(f"{path}: vocab_size is {config['vocab_size']!r}; it must be a positive whole number")
+        raise GiddFormatError(f"{origin}: vocab_size is {config['vocab_size']!r}; it must be a positive whole number")
     return spec, config["vocab_size"]
 
 
@@ -115,25 +109,5 @@ def read_noise(path: Path, mask_id: int | None) -> tuple[NoiseProcess, int]:
         )
         process = NoiseProcess(mixing, float(config["min_log_snr"]), float(config["max_log_snr"]))
         return process, int(config["max_position_embeddings"])
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, OverflowError) as error:
         raise GiddFormatError(f"{path}: describes no noise process ({error}); take the original config.json") from error
-
-
-def _read_tensors(path: Path) -> dict[str, Tensor]:
-    if not path.is_file():
-        raise GiddFormatError(f"{path}: no such file; a checkpoint has config.json and model.safetensors")
-    try:
-        return load_file(path)
-    except SafetensorError as error:
-        raise GiddFormatError(f"{path}: damaged ({error}); fetch it again") from error
-
-
-def _check_tensors(path: Path, tensors: dict[str, Tensor], expected: dict[str, Tensor]) -> None:
-    if missing := sorted(expected.keys() - tensors.keys()):
-        raise GiddFormatError(f"{path}: lacks {len(missing)} tensors config.json calls for, first {missing[0]!r}")
-    if unknown := sorted(tensors.keys() - expected.keys()):
-        raise GiddFormatError(f"{path}: has {len(unknown)} tensors config.json does not know, first {unknown[0]!r}")
-    for name, tensor in tensors.items():
-        if tensor.shape != expected[name].shape:
-            found, wanted = list(tensor.shape), list(expected[name].shape)
-            raise GiddFormatError(f"{path}: tensor {name!r} has shape {found}, config.json calls for {wanted}")

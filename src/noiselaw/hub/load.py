@@ -1,4 +1,4 @@
-"""One function that makes a model ready for use from whatever holds it: a run folder, or a published checkpoint."""
+"""One function that makes a model ready for use from whatever holds it: a run, an export, a published checkpoint."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -12,7 +12,9 @@ from noiselaw.data.shards import open_tokens
 from noiselaw.data.tokenizer import TextTokenizer, load_tokenizer
 from noiselaw.data.vocabulary import read_frequencies
 from noiselaw.files import read_json
+from noiselaw.hub.format import MODEL_TYPE, read_exported
 from noiselaw.hub.gidd import load_gidd, read_noise
+from noiselaw.hub.weights import load_transformer
 from noiselaw.model.transformer import Transformer
 from noiselaw.noise.process import NoiseProcess, build_process
 from noiselaw.sampling.denoiser import TransformerDenoiser
@@ -46,6 +48,8 @@ class LoadedModel:
     mask_id: int
     sequence_length: int
     """The context: tokens of the longest text it was trained on."""
+    step: int | None = None
+    """Optimiser steps it was trained for; None where nobody wrote them down."""
     warnings: tuple[str, ...] = ()
     """What was passed over on the way, for example a damaged checkpoint."""
 
@@ -99,7 +103,8 @@ class LoadedModel:
 
 
 def load_model(path: Path, *, tokenizer: Path | None = None) -> LoadedModel:
-    """The model in `path`, on the CPU in float32: a run folder of `noiselaw train`, or a published GIDD checkpoint.
+    """The model in `path`, on the CPU in float32: a run folder of `noiselaw train`, what `noiselaw export`
+    made of one, or a published GIDD checkpoint.
 
     `tokenizer` is a tokenizer.json to use instead of the folder's own.
 
@@ -119,7 +124,8 @@ def load_model(path: Path, *, tokenizer: Path | None = None) -> LoadedModel:
     )
 
 
-def _load_run(path: Path, tokenizer: TextTokenizer | None) -> LoadedModel:
+def load_run(path: Path, tokenizer: TextTokenizer | None) -> LoadedModel:
+    """As `load_model`, for a run folder."""
     spec = parse_spec(RunSpec, read_mapping(path / "spec.json"), str(path / "spec.json"))
     if not (path / "run.json").is_file():
         raise LoadError(f"{path}: the run has not started (no run.json); train it with `noiselaw train`")
@@ -146,10 +152,11 @@ def _load_run(path: Path, tokenizer: TextTokenizer | None) -> LoadedModel:
     return LoadedModel(
         path,
         model.eval(),
-        _run_process(path, spec.objective, spec.data.path, tokenizer),
+        _process(path, spec.objective, spec.data.path, tokenizer),
         tokenizer,
         tokenizer.mask_id,
         spec.data.sequence_length,
+        checkpoint.step,
         tuple(faults),
     )
 
@@ -166,7 +173,7 @@ def _run_tokenizer(path: Path, data: Path) -> TextTokenizer:
     )
 
 
-def _run_process(
+def _process(
     path: Path, objective: DiffusionSpec | AutoregressiveSpec, data: Path, tokenizer: TextTokenizer
 ) -> NoiseProcess | None:
     if isinstance(objective, AutoregressiveSpec):
@@ -191,6 +198,19 @@ def _run_process(
     )
 
 
+def _load_exported(path: Path, tokenizer: TextTokenizer | None) -> LoadedModel:
+    config = read_exported(path / "config.json")
+    tokenizer = tokenizer or load_tokenizer(path / TOKENIZER_NAME)
+    if (tokenizer.vocab_size, tokenizer.mask_id) != (config.vocab_size, config.mask_id):
+        raise LoadError(
+            f"{path}: was trained with {config.vocab_size} tokens and mask {config.mask_id} but its tokenizer has "
+            f"{tokenizer.vocab_size} and mask {tokenizer.mask_id}; restore {TOKENIZER_NAME} from the export"
+        )
+    model = load_transformer(path, config.model, config.vocab_size)
+    process = _process(path, config.objective, path, tokenizer)
+    return LoadedModel(path, model.eval(), process, tokenizer, config.mask_id, config.sequence_length, config.step)
+
+
 def _load_published(path: Path, tokenizer: TextTokenizer | None) -> LoadedModel:
     model = load_gidd(path)
     if tokenizer is None and (path / TOKENIZER_NAME).is_file():
@@ -204,9 +224,23 @@ def _load_published(path: Path, tokenizer: TextTokenizer | None) -> LoadedModel:
     return LoadedModel(path, model.eval(), process, tokenizer, process.mixing.mask_id, context)
 
 
+def _load_configured(path: Path, tokenizer: TextTokenizer | None) -> LoadedModel:
+    """A folder with config.json, by the kind of model that it names."""
+    config = read_json(path / "config.json")
+    kind = config.get("model_type") if isinstance(config, dict) else None
+    if kind == MODEL_TYPE:
+        return _load_exported(path, tokenizer)
+    if kind == "gidd":
+        return _load_published(path, tokenizer)
+    raise LoadError(
+        f"{path / 'config.json'}: model_type is {kind!r}; {MODEL_TYPE!r} and 'gidd' are known. To sample from another "
+        "masked language model wrap it in a Denoiser (examples/hf_masked_lm.py)"
+    )
+
+
 LOADERS: dict[str, Callable[[Path, TextTokenizer | None], LoadedModel]] = {
-    "spec.json": _load_run,
-    "config.json": _load_published,
+    "spec.json": load_run,
+    "config.json": _load_configured,
 }
 """By the file that marks the folder; the first that stands there decides."""
 

@@ -44,7 +44,7 @@ def save_checkpoint(
         "step": str(step),
         "fingerprint": fingerprint,
         "scalars": json.dumps(scalars),
-        "checksum": _checksum(tensors),
+        "checksum": checksum(tensors),
     }
     folder.mkdir(exist_ok=True)
     path = folder / f"step-{step:08d}.safetensors"
@@ -72,7 +72,7 @@ def read_checkpoint(path: Path) -> Checkpoint:
         raise CheckpointError(
             f"{path}: not a training checkpoint (no fingerprint); point at a run's checkpoints folder"
         )
-    if metadata["checksum"] != _checksum(tensors):
+    if metadata["checksum"] != checksum(tensors):
         raise CheckpointError(f"{path}: damaged checkpoint (checksum differs); delete it to use the one before")
     scalars = json.loads(metadata["scalars"])
     return Checkpoint(int(metadata["step"]), metadata["fingerprint"], tensors, scalars)
@@ -128,7 +128,8 @@ def _flatten(model: nn.Module, optimizer: torch.optim.Optimizer) -> tuple[dict[s
     return {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, scalars
 
 
-def _checksum(tensors: dict[str, Tensor]) -> str:
+def checksum(tensors: dict[str, Tensor]) -> str:
+    """SHA-256 over names and bytes of `tensors`, whatever their order and file."""
     digest = hashlib.sha256()
     for name in sorted(tensors):
         digest.update(name.encode())

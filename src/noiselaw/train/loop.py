@@ -25,7 +25,7 @@ from noiselaw.specs import DiffusionSpec, RunSpec
 from noiselaw.train.checkpoint import newest_valid, restore, save_checkpoint
 from noiselaw.train.interrupt import Interrupted, stop_on_signal
 from noiselaw.train.machine import Machine, float32_products
-from noiselaw.train.step import StepRecord, Training, train_step
+from noiselaw.train.step import StartingPoint, StepRecord, Training, train_step
 from noiselaw.train.validation import BoundEstimate, Validator
 from noiselaw.units import bits_per_byte_from_nats_per_token
 
@@ -75,10 +75,11 @@ class Run:
     """Tokens sent through the head since the process started."""
 
 
-def train(spec: RunSpec, folder: Path, observers: list[Observer]) -> dict[str, Any]:
+def train(spec: RunSpec, folder: Path, observers: list[Observer], start: StartingPoint | None = None) -> dict[str, Any]:
     """Train the run `spec` in `folder`, from where it stands, and return its result.
 
-    Calling it again continues after the newest valid checkpoint; a finished run returns its result at once.
+    Calling it again continues after the newest valid checkpoint; a finished run returns its result at once. `start` is
+    the model that `spec.init.weights` names (`noiselaw.hub.starting_point` reads it).
 
     Raises:
         RunFolderError: the folder holds something else.
@@ -89,7 +90,9 @@ def train(spec: RunSpec, folder: Path, observers: list[Observer]) -> dict[str, A
         Interrupted: Ctrl-C or SIGTERM; a checkpoint of the last step is on disk.
     """
     data = open_tokens(spec.data.path)
-    fingerprint = spec.fingerprint(data.fingerprint)
+    if (start is None) != (spec.init.weights is None):
+        raise ValueError(f"init.weights is {spec.init.weights}, but the model to start from was not read with it")
+    fingerprint = spec.fingerprint(data.fingerprint, None if start is None else start.fingerprint)
     check_folder(folder, fingerprint)
     if (folder / "result.json").exists():
         return read_json(folder / "result.json")
@@ -102,7 +105,15 @@ def train(spec: RunSpec, folder: Path, observers: list[Observer]) -> dict[str, A
             torch.set_num_threads(spec.runtime.num_threads)
         machine = Machine.of(spec.runtime)
         with float32_products(machine.float32_products):
-            run = _prepare(spec, folder, data, machine, observers)
+            run = _prepare(
+                spec,
+                folder,
+                data=data,
+                fingerprint=fingerprint,
+                machine=machine,
+                start=start,
+                observers=observers,
+            )
             _train_to_the_end(run, observers)
             return _finish(run)
 
@@ -172,9 +183,17 @@ def run_facts(spec: RunSpec, data: TokenData, fingerprint: str) -> dict[str, Any
     }
 
 
-def _prepare(spec: RunSpec, folder: Path, data: TokenData, machine: Machine, observers: list[Observer]) -> Run:
-    fingerprint = spec.fingerprint(data.fingerprint)
-    training = Training.build(spec, data, machine.device)
+def _prepare(
+    spec: RunSpec,
+    folder: Path,
+    *,
+    data: TokenData,
+    fingerprint: str,
+    machine: Machine,
+    start: StartingPoint | None,
+    observers: list[Observer],
+) -> Run:
+    training = Training.build(spec, data, machine.device, start)
     checkpoint, faults = newest_valid(folder / "checkpoints", fingerprint)
     if checkpoint is not None:
         restore(checkpoint, training.model, training.optimizer)

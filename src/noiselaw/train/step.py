@@ -37,6 +37,16 @@ class Precision:
         return torch.bfloat16 if self.name == "bfloat16" else torch.float32
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class StartingPoint:
+    """A trained model that a run starts from."""
+
+    weights: dict[str, Tensor]
+    """The model's state, float32."""
+    fingerprint: str
+    """Of the weights' content."""
+
+
 @dataclass(frozen=True, slots=True)
 class HeadSettings:
     """How the vocabulary head computes; none of it changes what it computes."""
@@ -115,11 +125,14 @@ class Training:
     loader: TokenLoader
 
     @staticmethod
-    def build(spec: RunSpec, data: TokenData, device: torch.device) -> "Training":
-        """Everything as it stands before the first step."""
+    def build(spec: RunSpec, data: TokenData, device: torch.device, start: StartingPoint | None = None) -> "Training":
+        """Everything as it stands before the first step: fresh draws, or the weights of `start`."""
         precision = Precision(spec.precision)
         model = Transformer(spec.model, data.vocab_size)
-        initialise(model, spec.init, step_generator(spec.seed, 0, "init"))
+        if start is None:
+            initialise(model, spec.init, step_generator(spec.seed, 0, "init"))
+        else:
+            model.load_state_dict(start.weights)
         model.to(device)
         optimizer = build_optimizer(model, spec.optimizer, spec.model)
         if spec.runtime.compile:

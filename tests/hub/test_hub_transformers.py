@@ -1,0 +1,59 @@
+"""The Auto classes of whichever transformers is installed give our own model's logits, without remote code."""
+
+import shutil
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+pytest.importorskip("transformers", reason="transformers is not installed; pip install transformers runs this test")
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning", "ignore::UserWarning")
+
+from transformers import AutoConfig, AutoModel, AutoTokenizer  # noqa: E402
+
+import noiselaw.hub.transformers  # noqa: E402, F401
+from noiselaw import hub  # noqa: E402
+from noiselaw.model import Attention  # noqa: E402
+
+
+@torch.no_grad()
+def test_exported_folder(exported):
+    loaded = hub.load(exported)
+    assert AutoConfig.from_pretrained(exported).vocab_size == loaded.vocab_size
+    model = AutoModel.from_pretrained(exported)
+    ids = torch.randint(0, loaded.vocab_size, (3, 16), generator=torch.Generator().manual_seed(0))
+    attention = Attention.causal() if loaded.process is None else Attention.full()
+    expected = loaded.model.logits(loaded.model(ids, attention))
+    assert torch.equal(model(ids).logits, expected)
+    assert expected.abs().max() > 0
+
+
+@torch.no_grad()
+def test_saved_again_it_still_loads_here(exported, tmp_path):
+    AutoModel.from_pretrained(exported).save_pretrained(tmp_path)
+    for kept in {"tokenizer.json", "token_frequencies.npy"} & {item.name for item in exported.iterdir()}:
+        shutil.copy(exported / kept, tmp_path)
+    for name, tensor in load_file(tmp_path / "model.safetensors").items():
+        assert torch.equal(tensor, hub.load(tmp_path).model.state_dict()[name])
+
+
+def test_tokenizer(exported):
+    loaded, tokenizer = hub.load(exported), AutoTokenizer.from_pretrained(exported)
+    for text in ("alpha noise", "a <|mask|> in text is text", "größer\n  数"):
+        assert tokenizer(text, add_special_tokens=False)["input_ids"] == loaded.encode(text)
+        assert tokenizer.decode(loaded.encode(text)) == text
+    assert tokenizer.mask_token_id == loaded.mask_id
+    assert tokenizer.eos_token_id == loaded.text_tokenizer().end_of_text_id
+
+
+@pytest.mark.parametrize("name", ["gidd_tiny", "gidd_tiny_nobias"])
+@torch.no_grad()
+def test_published_folder(reference_dir, name):
+    inputs = np.load(reference_dir / "gidd_tiny" / "inputs.npz")
+    expected = np.load(reference_dir / name / "expected.npz")
+    model = AutoModel.from_pretrained(reference_dir / name)
+    ids = torch.from_numpy(inputs["input_ids"])
+    np.testing.assert_allclose(model(ids).logits, expected["none/logits"], rtol=0, atol=5e-5)
+    padded = model(ids, attention_mask=torch.from_numpy(inputs["mask_2d"]))
+    np.testing.assert_allclose(padded.logits, expected["mask_2d/logits"], rtol=0, atol=5e-5)
