@@ -1,5 +1,7 @@
 """Every fenced command and program of README and docs is executed, on small inputs in place of the large ones.
 
+A program that needs transformers, an optional package, is left out where it is absent.
+
 `noiselaw` commands run in this process, in a folder where the names that the page uses stand for something small: the
 source `python` is a folder of short texts, `runs.csv` a made-up table, `studies/...` made-up finished studies. Runs are
 cut to three steps. Two things are not carried out, only checked for being possible: `noiselaw study run` stops where
@@ -76,36 +78,44 @@ def activate(words: list[str]) -> None:
 PROGRAMS: dict[str, Callable[[list[str]], None]] = {"make": make, ".": activate}
 
 
-@pytest.mark.parametrize("line", COMMANDS)
-def test_commands(line, desk, tiny_data, monkeypatch, capsys):
-    program, *words = shlex.split(line, comments=True)
-    if program in PROGRAMS:
-        PROGRAMS[program](words)
-        return
-    assert program == "noiselaw"
+def test_commands(desk, tiny_data, monkeypatch, capsys):
+    """All in one test, in their order: later commands use what earlier ones left."""
     monkeypatch.chdir(desk)
+    started = []
+    monkeypatch.setattr(study_command, "write_report", lambda folder: folder)
+    monkeypatch.setattr(study_command, "run_study", lambda study, folder, _: started.append((study, folder)))
+    for line in COMMANDS:
+        program, *words = shlex.split(line, comments=True)
+        if program in PROGRAMS:
+            PROGRAMS[program](words)
+            continue
+        assert program == "noiselaw"
+        monkeypatch.setattr(sys, "argv", ["noiselaw", *shortened(words, tiny_data)])
+        try:
+            main()
+        except SystemExit as stop:
+            pytest.fail(f"{line}\nexit {stop.code}: {capsys.readouterr().err}")
+        assert capsys.readouterr().out.strip(), line
+    ((study, folder),) = started
+    check_recipe(study)
+    assert (study.seed, folder) == (1, Path("studies/seed1"))
+
+
+def shortened(words: list[str], tiny_data: Path) -> list[str]:
+    """The command on small inputs."""
     if words[:2] == ["data", "prepare"]:
         words[words.index("python")] = str(tiny_data.parent / "texts")
         words[words.index("--tokenizer") + 1] = "bpe:259"
         words[words.index("--out") + 1] += "-again"
-    if words[0] == "train" and "--settings" not in words:
-        words += SHORT
-    started = []
-    if words[:2] == ["study", "run"]:
-        monkeypatch.setattr(study_command, "write_report", lambda folder: folder)
-        monkeypatch.setattr(study_command, "run_study", lambda study, folder, _: started.append((study, folder)))
-    monkeypatch.setattr(sys, "argv", ["noiselaw", *words])
-    main()
-    assert capsys.readouterr().out.strip()
-    for study, folder in started:
-        check_recipe(study)
-        assert (study.seed, folder) == (1, Path("studies/seed1"))
+    return words + SHORT if words[0] == "train" and "--settings" not in words else words
 
 
 @pytest.mark.parametrize("block", blocks("python"))
 def test_programs(block, tmp_path, capsys):
     script = tmp_path / "script.py"
     script.write_text(block, encoding="utf-8")
+    if "transformers" in block:
+        pytest.importorskip("transformers", reason="an optional package that this block needs")
     runpy.run_path(str(script))
     assert capsys.readouterr().out.strip()
 

@@ -292,6 +292,5 @@ def _draw(method: str, record: Mapping[str, Any], table: RunTable, path: Path) -
     from noiselaw.report.prints import write_prints  # noqa: PLC0415
 
     drawing = replace(law_drawing(method, record, table), name=path.stem)
-    path.parent.mkdir(parents=True, exist_ok=True)
     write_prints(drawing, path.parent, (path.suffix[1:],))
     print(f"figure: {path}", file=sys.stderr)

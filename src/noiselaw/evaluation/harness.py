@@ -19,8 +19,8 @@ from noiselaw.sampling import GREEDY, Canvas, Filters
 from noiselaw.train.machine import resolve_device
 
 try:
-    from lm_eval.api.model import TemplateLM
-    from lm_eval.api.registry import model_registry
+    from lm_eval.api.model import TemplateLM  # pyright: ignore[reportMissingImports]
+    from lm_eval.api.registry import model_registry  # pyright: ignore[reportMissingImports]
 except ImportError as error:
     raise ImportError(
         f"benchmark tasks need lm-evaluation-harness ({error}); pip install 'noiselaw[evaluate]'"
@@ -195,8 +195,8 @@ def run_tasks(
     `use_cache` is the beginning of the name of the harness's cache of answers. Raises ValueError for a task that
     neither the harness nor `include_path` knows.
     """
-    from lm_eval.evaluator import simple_evaluate  # noqa: PLC0415  (imports all of the harness)
-    from lm_eval.tasks import TaskManager  # noqa: PLC0415
+    from lm_eval.evaluator import simple_evaluate  # noqa: PLC0415  # pyright: ignore[reportMissingImports]
+    from lm_eval.tasks import TaskManager  # noqa: PLC0415  # pyright: ignore[reportMissingImports]
 
     if include_path is not None and not include_path.is_dir():
         raise ValueError(f"{include_path}: no such folder; --include-path is a folder of task YAML files")
@@ -226,7 +226,7 @@ def run_tasks(
 
 def register() -> None:
     """Make `--model noiselaw` known to the harness of this process; nothing where it knows it already."""
-    import lm_eval.models  # noqa: F401, PLC0415  (an empty registry would not load the harness's own)
+    import lm_eval.models  # noqa: F401, PLC0415  # pyright: ignore[reportMissingImports]
 
     if MODEL_NAME not in model_registry:
         model_registry.register(MODEL_NAME, target=HarnessModel)
@@ -234,7 +234,7 @@ def register() -> None:
 
 def main() -> None:
     """The harness's command line, with our model in it."""
-    from lm_eval.__main__ import cli_evaluate  # noqa: PLC0415
+    from lm_eval.__main__ import cli_evaluate  # noqa: PLC0415  # pyright: ignore[reportMissingImports]
 
     register()
     sys.argv[0] = "lm_eval"

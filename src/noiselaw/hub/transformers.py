@@ -17,8 +17,8 @@ from noiselaw.model.transformer import Transformer
 from noiselaw.specs import AutoregressiveSpec, ModelSpec
 
 try:
-    from transformers import AutoConfig, AutoModel, PretrainedConfig, PreTrainedModel
-    from transformers.utils import ModelOutput
+    from transformers import AutoConfig, AutoModel, PretrainedConfig, PreTrainedModel  # pyright: ignore[reportMissingImports]
+    from transformers.utils import ModelOutput  # pyright: ignore[reportMissingImports]
 except ImportError as error:
     raise ImportError("noiselaw.hub.transformers needs transformers: pip install transformers") from error
 

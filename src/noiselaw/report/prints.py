@@ -37,7 +37,11 @@ STYLE: dict[Any, Any] = {
 
 
 def write_prints(drawing: Drawing, folder: Path, formats: tuple[str, ...] = ("png", "svg")) -> list[Path]:
-    """Write the drawing as `folder`/NAME.FORMAT, whole files only; the same drawing gives the same bytes."""
+    """Write the drawing as `folder`/NAME.FORMAT, whole files only; the same drawing gives the same bytes.
+
+    The folder is made where there is none.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
     paths = [folder / f"{drawing.name}.{kind}" for kind in formats]
     with rc_context(STYLE), warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Glyph .* missing", category=UserWarning)  # names in any script
