@@ -104,6 +104,14 @@ def test_arrived_shares_keep_their_digits_in_float32(shift, scale, levels):
         assert torch.allclose(single.double(), double, rtol=1.5e-6, atol=1e-37)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_all_noise_arrived_since_the_clean_text(process, dtype):
+    levels = LOG_SNR.to(dtype)
+    swapped, masked = process.mixing.arrived_shares(levels, torch.full_like(levels, math.inf))
+    assert torch.equal(swapped, process.mixing.uniform_share(levels))
+    assert torch.equal(masked, process.mixing.mask_share(levels))
+
+
 def test_an_explicit_uniform_reference_changes_nothing():
     reference = torch.tensor([0.25, 0.25, 0.0, 0.25, 0.25])
     plain, explicit = HybridMixing(5, 2, 0.5), HybridMixing(5, 2, 0.5, reference=reference)

@@ -139,9 +139,11 @@ class HybridMixing:
 
             E = (1 - a) Δ + log(1 - u_t + u_t e^(aΔ)) for swaps, (1 + a) Δ + log(u_t + (1 - u_t) e^(-aΔ)) for masks.
 
-        Nothing cancels, so all digits are kept, for near levels and for the noisiest, where hardly a swap arrives.
+        Nothing cancels, so all digits are kept, for near levels and for the noisiest, where hardly a swap arrives. The
+        clean text, s = +inf, is a level like others.
         """
-        step, logit = log_snr_s - log_snr_t, self._share_logit(log_snr_t)
+        # Beyond 1000 nothing of π_s is left; an infinite step would make a = 0 or a = 1 read 0 * inf.
+        step, logit = (log_snr_s - log_snr_t).clamp(max=1000.0), self._share_logit(log_snr_t)
         scale = 0.0 if math.isinf(self.shift) else self.scale
         swap_exponent = (1.0 - scale) * step + _log_mean_exp(logit, scale * step)
         mask_exponent = (1.0 + scale) * step + _log_mean_exp(-logit, -scale * step)
