@@ -147,9 +147,7 @@ class HybridMixing:
         scale = 0.0 if math.isinf(self.shift) else self.scale
         swap_exponent = (1.0 - scale) * step + _log_mean_exp(logit, scale * step)
         mask_exponent = (1.0 + scale) * step + _log_mean_exp(-logit, -scale * step)
-        # From the clean text (s = inf) all of it arrived, where the sums above read 0 * inf.
-        swapped, masked = (-torch.expm1(-e.masked_fill(step.isinf(), math.inf)) for e in (swap_exponent, mask_exponent))
-        return torch.sigmoid(logit) * swapped, torch.sigmoid(-logit) * masked
+        return torch.sigmoid(logit) * -torch.expm1(-swap_exponent), torch.sigmoid(-logit) * -torch.expm1(-mask_exponent)
 
     def spread(self, swapped: Tensor, masked: Tensor) -> Tensor:
         """The measure with mass `swapped` over the other tokens, shared by ρ, and `masked` at the mask: [..., V]."""
