@@ -95,7 +95,7 @@ def test_commands(desk, tiny_data, monkeypatch, capsys):
             main()
         except SystemExit as stop:
             pytest.fail(f"{line}\nexit {stop.code}: {capsys.readouterr().err}")
-        assert capsys.readouterr().out.strip(), line
+        assert capsys.readouterr().out, line
     ((study, folder),) = started
     check_recipe(study)
     assert (study.seed, folder) == (1, Path("studies/seed1"))
