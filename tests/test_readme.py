@@ -4,8 +4,9 @@ A program that needs transformers, an optional package, is left out where it is 
 
 `noiselaw` commands run in this process, in a folder where the names that the page uses stand for something small: the
 source `python` is a folder of short texts, `runs.csv` a made-up table, `studies/...` made-up finished studies. Runs are
-cut to three steps. Two things are not carried out, only checked for being possible: `noiselaw study run` stops where
-the study would start, with its recipe read and its runs planned, and `make` is asked what it would do.
+cut to three steps. Three things are not carried out, only checked for being possible: `noiselaw study run` stops where
+the study would start, with its recipe read and its runs planned, `make` is asked what it would do, and `noiselaw demo`,
+which would serve until it is stopped, is asked for its help (it has tests of its own).
 """
 
 import re
@@ -94,6 +95,8 @@ def test_commands(desk, tiny_data, monkeypatch, capsys):
         try:
             main()
         except SystemExit as stop:
+            if stop.code == 0:  # help
+                continue
             pytest.fail(f"{line}\nexit {stop.code}: {capsys.readouterr().err}")
         assert capsys.readouterr().out, line
     ((study, folder),) = started
@@ -103,6 +106,8 @@ def test_commands(desk, tiny_data, monkeypatch, capsys):
 
 def shortened(words: list[str], tiny_data: Path) -> list[str]:
     """The command on small inputs."""
+    if words[0] == "demo":
+        return ["demo", "--help"]
     if words[:2] == ["data", "prepare"]:
         words[words.index("python")] = str(tiny_data.parent / "texts")
         words[words.index("--tokenizer") + 1] = "bpe:259"
