@@ -7,6 +7,11 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
+
+# A busy machine is no fault of the code: hypothesis fails examples of 200 ms otherwise.
+settings.register_profile("noiselaw", deadline=None)
+settings.load_profile("noiselaw")
 
 
 @pytest.fixture(scope="session")
