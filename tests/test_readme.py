@@ -1,7 +1,5 @@
 """Every fenced command and program of README and docs is executed, on small inputs in place of the large ones.
 
-A program that needs transformers, an optional package, is left out where it is absent.
-
 `noiselaw` commands run in this process, in a folder where the names that the page uses stand for something small: the
 source `python` is a folder of short texts, `runs.csv` a made-up table, `studies/...` made-up finished studies. Runs are
 cut to three steps. Three things are not carried out, only checked for being possible: `noiselaw study run` stops where
@@ -79,8 +77,8 @@ def activate(words: list[str]) -> None:
 PROGRAMS: dict[str, Callable[[list[str]], None]] = {"make": make, ".": activate}
 
 
-def test_commands(desk, tiny_data, monkeypatch, capsys):
-    """All in one test, in their order: later commands use what earlier ones left."""
+def test_commands_and_programs(desk, tiny_data, monkeypatch, capsys):
+    """All in one test, in their order: later ones use what earlier ones left."""
     monkeypatch.chdir(desk)
     started = []
     monkeypatch.setattr(study_command, "write_report", lambda folder: folder)
@@ -99,6 +97,11 @@ def test_commands(desk, tiny_data, monkeypatch, capsys):
                 continue
             pytest.fail(f"{line}\nexit {stop.code}: {capsys.readouterr().err}")
         assert capsys.readouterr().out, line
+    for index, block in enumerate(blocks("python")):
+        script = desk / f"program{index}.py"
+        script.write_text(block, encoding="utf-8")
+        runpy.run_path(str(script))
+        assert capsys.readouterr().out.strip(), block
     ((study, folder),) = started
     check_recipe(study)
     assert (study.seed, folder) == (1, Path("studies/seed1"))
@@ -113,16 +116,6 @@ def shortened(words: list[str], tiny_data: Path) -> list[str]:
         words[words.index("--tokenizer") + 1] = "bpe:259"
         words[words.index("--out") + 1] += "-again"
     return words + SHORT if words[0] == "train" and "--settings" not in words else words
-
-
-@pytest.mark.parametrize("block", blocks("python"))
-def test_programs(block, tmp_path, capsys):
-    script = tmp_path / "script.py"
-    script.write_text(block, encoding="utf-8")
-    if "transformers" in block:
-        pytest.importorskip("transformers", reason="an optional package that this block needs")
-    runpy.run_path(str(script))
-    assert capsys.readouterr().out.strip()
 
 
 @pytest.mark.parametrize("block", blocks("yaml"))
