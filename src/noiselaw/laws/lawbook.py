@@ -113,8 +113,12 @@ class LawBook:
         return group in self.learning_rates or ALL in self.learning_rates
 
     def repeat_value(self, group: str) -> RepeatValue:
-        """What repeats are worth: as fitted for the group, else as published for autoregressive models."""
-        return self.repeats.get(group, MUENNIGHOFF)
+        """What repeats are worth: as fitted for the group (or all), else as published for autoregressive models."""
+        return self.repeats.get(group) or self.repeats.get(ALL, MUENNIGHOFF)
+
+    def knows_repeats(self, group: str) -> bool:
+        """Whether the value of repeats was fitted to runs of the user's own."""
+        return group in self.repeats or ALL in self.repeats
 
 
 def published_book(num_draws: int = NUM_DRAWS) -> LawBook:

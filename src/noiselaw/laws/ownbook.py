@@ -93,7 +93,7 @@ def _bare_book(method: str, file: Path, record: Record) -> LawBook:
     convention = str(record.get("convention"))
     notes = [
         f"sequences of {PAPER_SEQUENCE_LENGTH} tokens and a vocabulary of {PAPER_VOCAB_SIZE} assumed",
-        "batch and learning rate by the laws of arXiv 2512.10858",
+        _PAPERS_TUNING,
     ]
     if convention not in FLOPS_CONVENTIONS:
         notes.append(f"FLOPs counted as {convention!r} in the laws, as {DEFAULT_CONVENTION!r} in the plan")
@@ -139,6 +139,9 @@ def _with_study(book: LawBook, folder: Path) -> LawBook:
         )
 
 
+_PAPERS_TUNING = "batch and learning rate by the laws of arXiv 2512.10858"
+
+
 def _with_surface(book: LawBook, groups: Record) -> LawBook:
     """Surfaces beside the laws, in place of those that came with them."""
     surfaces = {group: turned_surface(record) for group, record in groups.items()}
@@ -152,10 +155,13 @@ def _with_surface(book: LawBook, groups: Record) -> LawBook:
 
 def _with_hyperparameters(book: LawBook, groups: Record) -> LawBook:
     """Laws of batch and learning rate by group, where the fit has them."""
+    batches, rates = _laws_of(groups, "batch_tokens"), _laws_of(groups, "learning_rate")
+    notes = tuple(note for note in book.notes if note != _PAPERS_TUNING)
+    missing = [name for name, laws in (("batch", batches), ("learning rate", rates)) if not laws]
+    if missing:
+        notes += (f"{' and '.join(missing)} by the laws of arXiv 2512.10858",)
     return replace(
-        book,
-        batch_laws=_laws_of(groups, "batch_tokens") or book.batch_laws,
-        learning_rates=_laws_of(groups, "learning_rate") or book.learning_rates,
+        book, batch_laws=batches or book.batch_laws, learning_rates=rates or book.learning_rates, notes=notes
     )
 
 
@@ -175,7 +181,9 @@ def _with_repeats(book: LawBook, groups: Record) -> LawBook:
         parameters = record.get("repeated", record).get("parameters", {})
         if "inverse_R_D" in parameters:
             inverse_size = parameters.get("inverse_R_N", 0.0)
-            repeats[group] = RepeatValue(parameters["inverse_R_D"], inverse_size, "your own laws", group)
+            repeats[group] = RepeatValue(
+                parameters["inverse_R_D"], inverse_size, "your own laws", "your" if group == ALL else group
+            )
     if not repeats:
         raise ValueError("no law of repeated data; fit a table with unique tokens, or leave this file out")
     return replace(book, repeats=repeats)

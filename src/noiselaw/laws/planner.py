@@ -206,7 +206,7 @@ def _forecast(book: LawBook, group: str, prediction: Prediction, scarce: ScarceO
     penalty = 1.0 if scarce is None else scarce.penalty
     value, interval, surface = prediction.value * penalty, prediction.interval, prediction.surface_value
     if interval is not None:
-        interval = interval[0] * (penalty if group in book.repeats else 1.0), interval[1] * penalty
+        interval = interval[0] * (penalty if book.knows_repeats(group) else 1.0), interval[1] * penalty
     final = (value, interval) if book.cooldown is None else book.cooldown.lower(value, interval)
     return LossForecast(
         *final,
