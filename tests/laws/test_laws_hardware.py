@@ -141,7 +141,17 @@ def test_the_table_holds_what_data_sheets_say():
         if name != "cpu":
             assert 1e14 < accelerator.peak_flops < 1e16
             assert 1e10 < accelerator.memory_bytes < 1e12
-            assert 0.1 < accelerator.price_per_hour < 20
+        assert (accelerator.price_per_hour is None) == (accelerator.price_source is None)
+        assert accelerator.price_source is None or "2026" in accelerator.price_source
+
+
+def test_a_price_without_source_is_no_price():
+    assert machine("tpu-v5e", 8).cost(3600) is None
+    assert machine("tpu-v5e", 8, price_per_hour=1.5).cost(3600) == pytest.approx(12)
+    own = machine("h200", 2, price_per_hour=5.0)
+    assert own.cost(7200) == pytest.approx(20)
+    assert own.accelerator.price_source is None
+    assert machine("h200").accelerator.price_source == "specialised clouds, May 2026"
 
 
 @pytest.mark.parametrize(

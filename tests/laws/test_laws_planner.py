@@ -40,10 +40,13 @@ def test_the_papers_large_runs_are_planned_as_they_were_trained(book, run, on):
 
 
 def test_steps_are_the_papers_for_the_3b_runs(book):
-    """The 10B run went on for 29,000 steps, 2 % beyond 1e22 FLOPs."""
+    """The 10B run went on for 29,000 steps, 2 % beyond 1e22 FLOPs; planned for those FLOPs it has as many."""
     budgets = [("masked", 1e21), ("uniform", 1e21), ("uniform", 1e22)]
     plans = [plan_training(book, noise, Budget("flops", flops)) for noise, flops in budgets]
     assert [plan.num_steps for plan in plans] == [23_500, 22_500, 28_500]
+    assert [plan.published_steps for plan in plans] == [23_500, 22_500, 29_000]
+    assert plans[2].record()["published"]["planned_steps"] == 29_000
+    assert plans[2].published_run.flops == pytest.approx(1.016e22, rel=1e-3)
 
 
 def test_a_plan_hangs_together(book):
@@ -64,7 +67,7 @@ def test_a_plan_hangs_together(book):
     assert plan.loss.bits_per_byte == pytest.approx(0.34124 * plan.loss.value)
     assert plan.loss.surface == prediction.surface_value
     assert plan.extrapolation_factor == prediction.extrapolation_factor
-    largest, smallest = book.fits["balanced"].largest_budget, book.smallest_budget("balanced")
+    largest, smallest = book.fits["balanced"].largest_budget, book.fits["balanced"].smallest_budget
     assert plan.extrapolation_share == pytest.approx(math.log(plan.flops / largest) / math.log(plan.flops / smallest))
 
 

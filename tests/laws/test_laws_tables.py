@@ -67,9 +67,10 @@ def test_commas_are_decimal_marks_where_one_can_be_nothing_else():
     ("name", "bare", "unit"),
     [
         ("params (M)", "params", 1e6), ("Tokens [B]", "Tokens", 1e9), ("N in millions", "N", 1e6),
-        ("tokens_B", "tokens", 1e9), ("model_size_b", "model_size", 1e9), ("C (1e18)", "C", 1e18),
-        ("FLOPs (10^20)", "FLOPs", 1e20), ("compute (PF-days)", "compute", 8.64e19), ("C [exaFLOPs]", "C", 1e18),
-        ("loss (nats)", "loss", None), ("Training FLOP", "Training FLOP", None), ("N", "N", None),
+        ("tokens_B", "tokens", 1e9), ("D [B tokens]", "D", 1e9), ("N (M parameters)", "N", 1e6),
+        ("model_size_b", "model_size", 1e9), ("C (1e18)", "C", 1e18), ("FLOPs (10^20)", "FLOPs", 1e20),
+        ("compute (PF-days)", "compute", 8.64e19), ("C [exaFLOPs]", "C", 1e18), ("loss (nats)", "loss", None),
+        ("Training FLOP", "Training FLOP", None), ("N", "N", None),
         ("non_embedding_params", "non_embedding_params", None),
     ],
 )  # fmt: skip

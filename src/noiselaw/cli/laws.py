@@ -31,7 +31,7 @@ from noiselaw.laws.repeated import fit_repeated
 from noiselaw.laws.surface import DELTA, Objective
 from noiselaw.laws.surfacelaws import Size, fit_surface_table
 from noiselaw.laws.table import RunTable
-from noiselaw.laws.tokens import fit_level_tables
+from noiselaw.laws.tokens import fit_level_tables, fresh_rows
 
 FIGURE_FORMATS = ("png", "svg")
 
@@ -145,6 +145,7 @@ def tokens(
     size: Size = "params",
     delta: float = DELTA,
     draws: int = 10_000,
+    repeated_draws: int | None = None,
     seed: int = 0,
     show: Show = Output(),
 ) -> None:
@@ -157,13 +158,22 @@ def tokens(
         size: What N counts in the law of repeated data: params, or flops_per_token.
         delta: Huber's threshold for the law of repeated data, in units of log loss.
         draws: Draws for intervals.
+        repeated_draws: Draws for the law of repeated data; by default as many as half a second allows.
         seed: Seed of the draws.
     """
     runs = _read(table, columns, show, run_by="size")
-    tables = _at_levels(runs, "tokens", levels)
-    records = _records(fit_level_tables(tables, keep=keep, num_draws=draws, seed=seed))
-    if runs.unique_tokens is not None and bool((runs.tokens > runs.unique_tokens).any()):
-        repeated = fit_repeated(runs, size=size, delta=delta, num_draws=draws, seed=seed)
+    repeats = runs.unique_tokens is not None and bool((runs.tokens > runs.unique_tokens * (1 + 1e-6)).any())
+    try:
+        tables = _at_levels(fresh_rows(runs), "tokens", levels)
+    except ValueError as error:
+        if not repeats:
+            raise
+        empty = {"laws": {}, "flags": [f"no laws of fresh data: {error}"]}
+        records = {group: dict(empty) for group in dict.fromkeys(runs.group.tolist())}
+    else:
+        records = _records(fit_level_tables(tables, keep=keep, num_draws=draws, seed=seed))
+    if repeats:
+        repeated = fit_repeated(runs, size=size, delta=delta, num_draws=repeated_draws, seed=seed)
         records = {group: {**record, "repeated": repeated[group].record()} for group, record in records.items()}
     _finish("tokens", runs, records, show)
 

@@ -55,7 +55,7 @@ def plan(
         count: Number of accelerators; by default 1.
         mfu: Share of their peak that training reaches, head included; by default 0.4.
         peak_flops: FLOP/s of one accelerator, in place of the built-in number.
-        price_per_hour: US dollars for one accelerator, in place of the built-in number.
+        price_per_hour: US dollars for one accelerator; some kinds have a built-in price, with its source.
         unique_tokens: How many tokens there are, where data is scarce: they are repeated, and the model made to fit.
         laws: Your own laws in place of the published ones: files that `noiselaw laws ... --json` printed, or a study's
             folder.

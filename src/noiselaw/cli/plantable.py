@@ -48,6 +48,7 @@ def plan_cells(plan: TrainingPlan) -> dict[str, str]:
         "epochs": "" if plan.epochs is None else f"{plan.epochs:.3g}",
         "batch": f"{plan.batch_sequences:,} × {plan.sequence_length:,} tokens",
         "steps": f"{plan.num_steps:,}",
+        "steps for the paper's FLOPs": "" if plan.published_steps is None else f"{plan.published_steps:,}",
         "of them": f"{warmup}, {cooldown}",
         "learning rate": f"{plan.learning_rate:.3g}",
         **_loss_cells(plan.loss),
@@ -69,6 +70,7 @@ def published_cells(run: LargeRun) -> dict[str, str]:
         "tokens per parameter": f"{run.tokens / run.params:.1f}",
         "batch": f"{run.batch_sequences:,} × 2,048 tokens",
         "steps": f"{run.num_steps:,}",
+        "steps for the paper's FLOPs": f"{run.num_steps:,}",
         "loss, nats per token": f"{run.loss:.3f} measured",
         "before the cooldown": f"{run.loss_before_cooldown:.3f} measured",
     }

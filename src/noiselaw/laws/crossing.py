@@ -13,7 +13,7 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
-from noiselaw.laws.bootstrap import LEVEL
+from noiselaw.laws.bootstrap import LEVEL, MOST_DRAWS
 from noiselaw.laws.forms import Floats, Lines
 from noiselaw.laws.isoflop import fit_isoflop_table
 from noiselaw.laws.lawfits import LawFit, listed
@@ -99,7 +99,7 @@ def find_crossings(
     table = table.rows(np.isin(table.group, chosen))
     generator = np.random.default_rng(seed)
     if over == "unique_tokens":
-        sides = _repeated_sides(table, flops or float(table.flops.max()), num_draws, seed)
+        sides = _repeated_sides(table, flops or float(table.flops.max()), min(num_draws, MOST_DRAWS), seed)
     else:
         sides = _law_sides(table, over, num_draws, generator)
     return {
@@ -169,7 +169,7 @@ def _repeated_side(fit: RepeatedFit, rows: RunTable, flops: float) -> _Side:
     return _Side(
         data,
         lambda log_x: _least_log_loss(estimate, flops, log_x),
-        lambda log_x: _least_log_loss(fit.draws, flops, log_x),
+        (lambda log_x: _least_log_loss(fit.draws, flops, log_x)) if len(fit.draws) else None,
     )
 
 

@@ -61,7 +61,7 @@ class SaturatingCurve:
         decay, lines = _project_decay(log_t - center, values, weights)
         for _ in range(_ROBUST_ROUNDS):
             residuals = 1.0 - lines.at(np.exp(-decay * (log_t - center))) / values
-            spread = _MAD_TO_DEVIATION * float(np.median(np.abs(residuals)))
+            spread = MAD_TO_DEVIATION * float(np.median(np.abs(residuals)))
             decay, lines = _project_decay(log_t - center, values, weights * huber_weights(residuals, 3.0 * spread))
         return cls(float(lines.intercept), float(lines.slope) * math.exp(decay * center), decay)
 
@@ -144,7 +144,7 @@ def huber_weights(residuals: Floats, delta: float) -> Floats:
 
 
 _ROBUST_ROUNDS = 3
-_MAD_TO_DEVIATION = 1.4826
+MAD_TO_DEVIATION = 1.4826
 """Standard deviation over median absolute deviation, for normal errors."""
 _DECAYS = np.geomspace(1e-3, 5.0, 40)
 

@@ -10,7 +10,7 @@ Legend: S draws, R runs, G points of the grid.
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -28,6 +28,7 @@ from noiselaw.laws.lawfits import (
     law_records,
     lost_draws,
 )
+from noiselaw.laws.luck import Luck
 from noiselaw.laws.optima import Keep, OptimalLaws
 from noiselaw.laws.readings import Trajectory, gather_levels, trajectories
 from noiselaw.laws.surface import fit_surface, surface_luck
@@ -69,11 +70,20 @@ class FrontierFit:
     """loss, params, flops_per_token, tokens over C; empty where fewer than 2 sizes win."""
     optima: tuple[Arc, ...]
     flags: tuple[str, ...]
+    scatter: float | None = None
+    """Standard deviation of the log loss between runs; None where too few tell it."""
+    degrees_of_freedom: float = 0.0
+    """Of the scatter."""
 
     def record(self) -> dict[str, Any]:
-        """Plain JSON: "laws", "flags" and "optima", one flat object per arc."""
-        optima = [flat_record(arc) for arc in self.optima]
-        return {"laws": law_records(self.laws), "flags": list(self.flags), "optima": optima}
+        """Plain JSON: "laws", "flags", "optima" (one flat object per arc), "scatter" and "degrees_of_freedom"."""
+        return {
+            "laws": law_records(self.laws),
+            "flags": list(self.flags),
+            "optima": [flat_record(arc) for arc in self.optima],
+            "scatter": self.scatter,
+            "degrees_of_freedom": self.degrees_of_freedom,
+        }
 
 
 def fit_frontier(
@@ -118,38 +128,52 @@ def _fit_group(group: str, rows: RunTable, *, keep: Keep, num_points: int, num_d
     if keep == "inside" and grid.is_single(found):
         keep, flags = "all", ("laws carried by winners without both a smaller and a larger size beside them",)
         found = grid.winners(log_loss, keep)
-    laws: dict[str, LawFit] = {}
+    laws, luck = {}, None
     if grid.is_single(found):
         flags = (*flags, NO_LAWS)
     else:
         estimate = grid.laws(log_loss, found)
-        errors, doubts = _errors(grid, rows, found, keep, num_draws=num_draws, seed=seed)
+        trial = _try(grid, rows, found, keep, num_draws=num_draws, seed=seed)
+        luck, errors = trial.luck, trial.errors
         laws = law_fits(estimate, errors and {name: estimate[name] - missed for name, missed in errors.items()})
-        flags = (*flags, *doubts)
+        flags = (*flags, *trial.flags)
     arcs = tuple(_arcs(curves, grid.log_flops, found))
-    return FrontierFit(group, laws, arcs, (*_frontier_flags(arcs, len(curves)), *flags))
+    return FrontierFit(
+        group,
+        laws,
+        arcs,
+        (*_frontier_flags(arcs, len(curves)), *flags),
+        scatter=None if luck is None else luck.between_runs,
+        degrees_of_freedom=0.0 if luck is None else luck.run_freedom,
+    )
 
 
-def _errors(
-    grid: Grid, rows: RunTable, found: Winners, keep: Keep, *, num_draws: int, seed: int
-) -> tuple[dict[str, Floats] | None, tuple[str, ...]]:
-    """Draws [S, 2] of what the laws of an envelope miss, by quantity, and what to doubt; None where nothing tells."""
+class _Trial(NamedTuple):
+    """What the laws of an envelope miss on the table's own surface, where that can be told."""
+
+    luck: Luck | None
+    errors: dict[str, Floats] | None
+    """[S, 2] by quantity."""
+    flags: tuple[str, ...]
+
+
+def _try(grid: Grid, rows: RunTable, found: Winners, keep: Keep, *, num_draws: int, seed: int) -> _Trial:
     run = np.unique(rows.run, return_inverse=True)[1]
     try:
         surface = fit_surface(rows.flops_per_token, rows.tokens, rows.loss, run, objective="l2")
     except ValueError:
-        return None, (NO_SURFACE,)
-    if not is_allocating(surface):
-        return None, (NO_SURFACE,)
+        return _Trial(None, None, (NO_SURFACE,))
     luck = surface_luck(surface, rows.flops_per_token, rows.tokens, rows.loss, run)
     if not luck.tells_runs:
-        return None, (FEW_RUNS,)
+        return _Trial(None, None, (FEW_RUNS,))
+    if not is_allocating(surface):
+        return _Trial(luck, None, (NO_SURFACE,))
     errors = try_envelope(grid, surface, luck, found.carries, keep, num_draws=num_draws, seed=seed)
     bias = float(np.nanmean(errors["flops_per_token"][:, 1]))
     flags = lost_draws(errors)
     if abs(bias) > _BIASED:
         flags += (f"steps and edges shift the exponent of M* by {bias:+.3f} on the surface: intervals allow for it",)
-    return errors, flags
+    return _Trial(luck, errors, flags)
 
 
 _BIASED = 0.01

@@ -3,8 +3,8 @@
 Time = total training FLOPs, head included, over (devices x peak x share of the peak that is reached). Memory is that of
 fully sharded data parallelism with float32 weights, gradients and moments under bfloat16 matrix products, as this
 package trains. The table is a starting point for plans, not an offer: peaks and memory are the makers' data sheets
-(dense bfloat16, without sparsity), prices what clouds asked per device and hour on demand in early 2026, in US dollars:
-specialised clouds for GPUs (large clouds ask about twice as much), Google's list price for TPUs.
+(dense bfloat16, without sparsity). Prices per device and hour stand only where a dated source says what specialised
+clouds ask on demand; large clouds ask up to twice as much. Give your own with --price-per-hour.
 
 Symbols: P parameters in all, N devices, L layers, d width, V vocabulary, s sequence length, b sequences at a time.
 """
@@ -33,24 +33,29 @@ class Accelerator:
     """Dense matrix products per second in the precision of the run, FLOP/s; None: the user has to say."""
     memory_bytes: float | None
     """None: not known, so nothing is said to fit or not."""
-    price_per_hour: float | None
-    """US dollars."""
+    price_per_hour: float | None = None
+    """US dollars; None where nobody said."""
+    price_source: str | None = None
     precision: Precision = "bfloat16"
 
+
+_CLOUDS = "specialised clouds, May 2026"
+"""Middle of the range that mercatus-ai.com/blog/cloud-gpu-pricing gives for them: A100 1.10 to 1.50, H100 2.50 to 3.50,
+H200 3.50 to 4.50. B200: spheron.network/blog/nvidia-h200-vs-b200-vs-gb200, prices of 17 March 2026."""
 
 ACCELERATORS: dict[str, Accelerator] = {
     accelerator.name: accelerator
     for accelerator in (
-        Accelerator("a100", 312e12, 80e9, 1.5),
-        Accelerator("h100", 989e12, 80e9, 3.0),
-        Accelerator("h200", 989e12, 141e9, 3.8),
-        Accelerator("b200", 2250e12, 180e9, 6.0),
-        Accelerator("mi300x", 1307e12, 192e9, 3.0),
-        Accelerator("tpu-v5e", 197e12, 16e9, 1.2),
-        Accelerator("tpu-v5p", 459e12, 95e9, 4.2),
-        Accelerator("tpu-v6e", 918e12, 32e9, 2.7),
-        Accelerator("rtx-4090", 165e12, 24e9, 0.5),
-        Accelerator("cpu", None, None, None, "float32"),
+        Accelerator("a100", 312e12, 80e9, 1.30, _CLOUDS),
+        Accelerator("h100", 989e12, 80e9, 3.00, _CLOUDS),
+        Accelerator("h200", 989e12, 141e9, 4.00, _CLOUDS),
+        Accelerator("b200", 2250e12, 180e9, 6.03, "Spheron, March 2026"),
+        Accelerator("mi300x", 1307e12, 192e9),
+        Accelerator("tpu-v5e", 197e12, 16e9),
+        Accelerator("tpu-v5p", 459e12, 95e9),
+        Accelerator("tpu-v6e", 918e12, 32e9),
+        Accelerator("rtx-4090", 165e12, 24e9),
+        Accelerator("cpu", None, None, precision="float32"),
     )
 }
 """SXM modules for NVIDIA's data-centre GPUs; per chip for TPUs; float32 accumulation for the RTX 4090."""
@@ -108,7 +113,9 @@ def machine(
     for option, value in given.items():
         if value is not None and not (math.isfinite(value) and value > 0):
             raise ValueError(f"{option} {value}: give a positive number")
-    changes = {option: value for option, value in given.items() if value is not None}
+    changes: dict[str, Any] = {option: value for option, value in given.items() if value is not None}
+    if price_per_hour is not None:
+        changes["price_source"] = None
     return Machine(replace(ACCELERATORS[key], **changes), count, mfu)
 
 
@@ -244,6 +251,7 @@ class Resources:
             "seconds": self.seconds,
             "device_hours": self.machine.count * self.seconds / SECONDS_PER_HOUR,
             "price_per_hour": self.machine.accelerator.price_per_hour,
+            "price_source": self.machine.accelerator.price_source,
             "cost": self.cost,
             "memory_bytes": self.memory.record(),
             "device_memory_bytes": self.machine.accelerator.memory_bytes,

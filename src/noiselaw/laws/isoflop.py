@@ -98,6 +98,11 @@ class IsoflopFit:
         return self.laws[quantity].law
 
     @property
+    def smallest_budget(self) -> float:
+        """The smallest budget whose optimum carries the laws."""
+        return min(optimum.budget for optimum in self.optima if optimum.kept)
+
+    @property
     def largest_budget(self) -> float:
         """The largest budget whose optimum carries the laws: where extrapolation starts."""
         return max(optimum.budget for optimum in self.optima if optimum.kept)

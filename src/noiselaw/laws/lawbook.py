@@ -17,7 +17,8 @@ import numpy as np
 from noiselaw.laws import published
 from noiselaw.laws.bootstrap import LEVEL
 from noiselaw.laws.forms import PowerLaw
-from noiselaw.laws.isoflop import IsoflopFit, fit_tables
+from noiselaw.laws.isoflop import fit_tables
+from noiselaw.laws.prediction import Laws
 from noiselaw.laws.scarce import MUENNIGHOFF, RepeatValue
 from noiselaw.laws.table import ALL
 from noiselaw.words import nearest_name
@@ -27,6 +28,8 @@ PAPER_VOCAB_SIZE = 131_072
 PAPER_LARGEST_TUNED_BATCH = 512 * 2048
 """Tokens: the largest batch among the cells of the paper's laws of batch and learning rate."""
 NORMAL_QUANTILE = NormalDist().inv_cdf(0.5 + LEVEL / 2)
+OBJECTIVES = (*published.NOISES, "autoregressive")
+"""What a run can be trained with by name."""
 NUM_DRAWS = 2000
 """Enough for the variance of a law, which is all that a prediction needs."""
 
@@ -56,7 +59,7 @@ class LawBook:
     """Laws by group, and what one more run needs besides."""
 
     source: str
-    fits: Mapping[str, IsoflopFit]
+    fits: Mapping[str, Laws]
     convention: str
     """How FLOPs per token count in the laws (`noiselaw.accounting.FLOPS_CONVENTIONS`)."""
     sequence_length: int
@@ -87,17 +90,17 @@ class LawBook:
         """The groups that have laws."""
         return tuple(group for group, fit in self.fits.items() if fit.laws)
 
-    def fit(self, group: str) -> IsoflopFit:
-        """The laws of one group. Raises ValueError for a group that is not there, or has no laws."""
-        if group not in self.fits:
+    def fit(self, group: str) -> Laws:
+        """The laws of one group; those of the only group of a table without groups stand for any objective.
+
+        Raises ValueError for a group that is not there, or has no laws.
+        """
+        name = ALL if ALL in self.fits and group in OBJECTIVES else group
+        if name not in self.fits:
             hint = nearest_name(group, self.fits)
             raise ValueError(f"no laws for {group!r} in {self.source}{hint}; known: {', '.join(self.fits)}")
-        self.fits[group].law("loss")
-        return self.fits[group]
-
-    def smallest_budget(self, group: str) -> float:
-        """The smallest budget whose optimum carries the group's laws."""
-        return min(optimum.budget for optimum in self.fits[group].optima if optimum.kept)
+        self.fits[name].law("tokens")
+        return self.fits[name]
 
     def batch_law(self, group: str) -> PowerLaw:
         return _law_for(self.batch_laws, group)
@@ -110,8 +113,12 @@ class LawBook:
         return group in self.learning_rates or ALL in self.learning_rates
 
     def repeat_value(self, group: str) -> RepeatValue:
-        """What repeats are worth: as fitted for the group, else as published for autoregressive models."""
-        return self.repeats.get(group, MUENNIGHOFF)
+        """What repeats are worth: as fitted for the group (or all), else as published for autoregressive models."""
+        return self.repeats.get(group) or self.repeats.get(ALL, MUENNIGHOFF)
+
+    def knows_repeats(self, group: str) -> bool:
+        """Whether the value of repeats was fitted to runs of the user's own."""
+        return group in self.repeats or ALL in self.repeats
 
 
 def published_book(num_draws: int = NUM_DRAWS) -> LawBook:

@@ -52,15 +52,23 @@ def _law_fit(estimate: Floats, draws: Floats | None, freedom: float) -> LawFit:
 
 
 def law_records(laws: Mapping[str, LawFit]) -> dict[str, Any]:
-    """{quantity: {"coefficient", "exponent", "interval"}} of plain numbers and lists."""
+    """{quantity: {"coefficient", "exponent", "interval", "covariance"}} of plain numbers and lists."""
     return {
         name: {
             "coefficient": fit.law.coefficient,
             "exponent": fit.law.exponent,
             "interval": listed(fit.interval),
+            "covariance": None if fit.covariance is None else list(fit.covariance),
         }
         for name, fit in laws.items()
     }
+
+
+def law_of(record: Mapping[str, Any]) -> LawFit:
+    """The inverse, for one law. Raises KeyError or TypeError for anything else."""
+    interval, covariance = record["interval"], record["covariance"]
+    law = PowerLaw(float(record["coefficient"]), float(record["exponent"]))
+    return LawFit(law, interval and tuple(interval), covariance and tuple(covariance))
 
 
 def lost_draws(draws: Mapping[str, Floats]) -> tuple[str, ...]:

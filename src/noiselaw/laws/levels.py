@@ -49,7 +49,7 @@ def tabulate_levels(
     table comes from. Given ones are read along curves, or catch the rows nearest to them. Raises ValueError for levels
     that are not positive, and for a group in which no level has three sizes.
     """
-    if levels is not None and not (levels and all(math.isfinite(level) and level > 0 for level in levels)):
+    if levels is not None and not (len(levels) and all(math.isfinite(level) and level > 0 for level in levels)):
         raise ValueError(f"{_WORDS[along]} {list(levels)}: give positive numbers")
     return {group: _tabulate(group, rows, along, levels) for group, rows in table.groups()}
 

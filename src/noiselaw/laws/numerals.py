@@ -131,7 +131,8 @@ def split_name(name: str) -> Name:
 
 def unit_of(text: str) -> float | None:
     """The factor that a unit stands for: 1e6, 10^9, M, millions, exaFLOPs; None for any other word."""
-    words = re.sub(r"^(in|x|×)\s*", "", re.sub(r"[\s_-]+", " ", text.strip().lower())).strip()
+    words = re.sub(r"[\s_-]+", " ", text.strip().lower())
+    words = re.sub(r"^(in |x|×)\s*| (tokens?|params?|parameters?)$", "", words).strip()
     known = SUFFIXES | WORDS
     if words in known:
         return known[words]

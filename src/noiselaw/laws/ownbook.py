@@ -23,6 +23,8 @@ from noiselaw.laws.lawbook import (
     published_batch_laws,
     published_learning_rates,
 )
+from noiselaw.laws.otherlaws import READERS, OtherLaws, turned_surface
+from noiselaw.laws.prediction import Laws
 from noiselaw.laws.record import METHOD, from_json
 from noiselaw.laws.scarce import RepeatValue
 from noiselaw.laws.table import ALL
@@ -34,39 +36,64 @@ Record = Mapping[str, Any]
 def read_book(paths: Sequence[Path]) -> LawBook:
     """The laws in `paths`, files or study folders.
 
-    One holds isoFLOP laws; others may add what EXTRAS names. Beside a study's laws.json, its study.json and recipe.json
-    say the rest. Raises ValueError naming a file that is missing, damaged, of another kind, or given twice.
+    One holds laws of compute, by parabolas, a surface or a frontier; others may add what EXTRAS names. Beside a study's
+    laws.json, its study.json and recipe.json say the rest. Raises ValueError naming a file that is missing, damaged,
+    of another kind, or given twice.
     """
     found: dict[str, tuple[Path, Record]] = {}
     for path in paths:
         file = path / "laws.json" if path.is_dir() else path
         record = _read_mapping(file)
         method = str(record.get("method"))
-        if method != METHOD and method not in EXTRAS:
-            raise ValueError(f"{file}: laws of method {method!r}; a plan reads {METHOD}, {', '.join(EXTRAS)}")
+        if method not in COMPUTE and method not in EXTRAS:
+            known = ", ".join((*COMPUTE, *(name for name in EXTRAS if name not in COMPUTE)))
+            raise ValueError(f"{file}: laws of method {method!r}; a plan reads {known}")
         if method in found:
             raise ValueError(f"{file}: {method} laws again, beside {found[method][0]}; give one of them")
         found[method] = file, record
-    if METHOD not in found:
-        raise ValueError(f"{', '.join(map(str, paths))}: no isoFLOP laws; add what `noiselaw laws isoflop --json` says")
-    file, record = found.pop(METHOD)
-    book = _with_study(_bare_book(file, record), file.parent)
+    base = next((method for method in COMPUTE if method in found), None)
+    if base is None:
+        raise ValueError(
+            f"{', '.join(map(str, paths))}: no laws of compute; add what `noiselaw laws isoflop --json` says "
+            "(or surface, or frontier)"
+        )
+    file, record = found.pop(base)
+    book = _with_study(_bare_book(base, file, record), file.parent)
     for method, (origin, extra) in found.items():
+        if method not in EXTRAS:
+            raise ValueError(f"{origin}: {method} laws of compute beside the {base} laws of {file}; give one of them")
         with _reading(origin):
+            _refuse_other_count(method, extra, record)
             book = EXTRAS[method](book, extra["groups"])
     return book
 
 
-def _bare_book(file: Path, record: Record) -> LawBook:
+def _refuse_other_count(method: str, extra: Record, base: Record) -> None:
+    """A surface and laws of compute must count FLOPs alike."""
+    if method == "surface" and extra["convention"] != base["convention"]:
+        raise ValueError(
+            f"FLOPs counted as {extra['convention']!r} beside {base['convention']!r}; fit both with one --convention"
+        )
+
+
+COMPUTE = (METHOD, "frontier", "surface")
+"""Methods that a plan can rest on, the first that is given; a surface may also stand beside one of the others."""
+
+
+def _bare_book(method: str, file: Path, record: Record) -> LawBook:
     """Laws alone: everything else as in the paper."""
     with _reading(file):
-        fits = from_json(record)
+        fits: Mapping[str, Laws]
+        if method == METHOD:
+            fits = from_json(record)
+        else:
+            fits = {name: READERS[method](name, group) for name, group in record["groups"].items()}
         for fit in fits.values():
             _check_laws(fit)
     convention = str(record.get("convention"))
     notes = [
         f"sequences of {PAPER_SEQUENCE_LENGTH} tokens and a vocabulary of {PAPER_VOCAB_SIZE} assumed",
-        "batch and learning rate by the laws of arXiv 2512.10858",
+        _PAPERS_TUNING,
     ]
     if convention not in FLOPS_CONVENTIONS:
         notes.append(f"FLOPs counted as {convention!r} in the laws, as {DEFAULT_CONVENTION!r} in the plan")
@@ -112,12 +139,29 @@ def _with_study(book: LawBook, folder: Path) -> LawBook:
         )
 
 
+_PAPERS_TUNING = "batch and learning rate by the laws of arXiv 2512.10858"
+
+
+def _with_surface(book: LawBook, groups: Record) -> LawBook:
+    """Surfaces beside the laws, in place of those that came with them."""
+    surfaces = {group: turned_surface(record) for group, record in groups.items()}
+    fits = {
+        group: fit if surfaces.get(group) is None else replace(fit, surface=surfaces[group])
+        for group, fit in book.fits.items()
+        if isinstance(fit, (IsoflopFit, OtherLaws))
+    }
+    return replace(book, fits=fits)
+
+
 def _with_hyperparameters(book: LawBook, groups: Record) -> LawBook:
     """Laws of batch and learning rate by group, where the fit has them."""
+    batches, rates = _laws_of(groups, "batch_tokens"), _laws_of(groups, "learning_rate")
+    notes = tuple(note for note in book.notes if note != _PAPERS_TUNING)
+    missing = [name for name, laws in (("batch", batches), ("learning rate", rates)) if not laws]
+    if missing:
+        notes += (f"{' and '.join(missing)} by the laws of arXiv 2512.10858",)
     return replace(
-        book,
-        batch_laws=_laws_of(groups, "batch_tokens") or book.batch_laws,
-        learning_rates=_laws_of(groups, "learning_rate") or book.learning_rates,
+        book, batch_laws=batches or book.batch_laws, learning_rates=rates or book.learning_rates, notes=notes
     )
 
 
@@ -137,18 +181,21 @@ def _with_repeats(book: LawBook, groups: Record) -> LawBook:
         parameters = record.get("repeated", record).get("parameters", {})
         if "inverse_R_D" in parameters:
             inverse_size = parameters.get("inverse_R_N", 0.0)
-            repeats[group] = RepeatValue(parameters["inverse_R_D"], inverse_size, "your own laws", group)
+            repeats[group] = RepeatValue(
+                parameters["inverse_R_D"], inverse_size, "your own laws", "your" if group == ALL else group
+            )
     if not repeats:
         raise ValueError("no law of repeated data; fit a table with unique tokens, or leave this file out")
     return replace(book, repeats=repeats)
 
 
 EXTRAS: dict[str, Callable[[LawBook, Record], LawBook]] = {
+    "surface": _with_surface,
     "hyperparameters": _with_hyperparameters,
     "cooldown": _with_cooldown,
     "tokens": _with_repeats,
 }
-"""What may be read besides isoFLOP laws, by method."""
+"""What may be read besides laws of compute, by method."""
 
 
 def _laws_of(groups: Record, quantity: str) -> dict[str, PowerLaw]:
@@ -162,7 +209,7 @@ def _power_law(record: Record) -> PowerLaw:
     return law
 
 
-def _check_laws(fit: IsoflopFit) -> None:
+def _check_laws(fit: Laws) -> None:
     for law in fit.laws.values():
         _check_law(law.law)
 

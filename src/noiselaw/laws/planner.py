@@ -9,14 +9,13 @@ Losses are nats per token. C = M * D: training FLOPs without head, FLOPs per tok
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from noiselaw.accounting import ModelShape
 from noiselaw.laws.hardware import Machine, Resources, plan_resources, total_flops_per_token
-from noiselaw.laws.isoflop import IsoflopFit
 from noiselaw.laws.lawbook import LawBook
 from noiselaw.laws.plan import Choice, nearest_shape
-from noiselaw.laws.prediction import Prediction, predict_loss
+from noiselaw.laws.prediction import Laws, Prediction, predict_loss
 from noiselaw.laws.published import LARGE_RUNS, LargeRun
 from noiselaw.laws.scarce import ScarceOptimum, best_scarce_size
 from noiselaw.laws.shapes import MIN_WIDTH, shapes_near
@@ -60,22 +59,21 @@ def plan_training(
     fit = book.fit(group)
     if unique_tokens is not None and budget.kind == "tokens":
         raise ValueError("tokens and unique_tokens: where data is scarce the plan says how often to see it; give FLOPs")
-    asked = _flops(book, fit, budget, on, unique_tokens)
+    asked = _flops(book, group, budget, on, unique_tokens)
     if asked > MAX_FLOPS:
         raise ValueError(
             f"{budget.kind} {budget.amount:g}: {asked:.2g} FLOPs are beyond any computer; check the number"
         )
-    draft = _draft(book, fit, asked, unique_tokens)
+    draft = _draft(book, group, asked, unique_tokens)
     size, length = draft.choice.flops_per_token, book.sequence_length
     tokens = budget.amount if budget.kind == "tokens" else asked / size
-    wanted_batch = float(book.batch_law(group)(tokens))
-    batch = snap_batch(wanted_batch / length, 1 if on is None else on.count)
-    steps = round_steps(tokens / (batch * length), up=budget.kind != "seconds")
+    wanted_batch, batch, steps = _pace(book, group, tokens, on, up=budget.kind != "seconds")
     flops = size * batch * length * steps
     prediction = predict_loss(fit, flops, size)
     resources = None
     if on is not None:
         resources = plan_resources(draft.choice.shape, size, length, batch_sequences=batch, num_steps=steps, on=on)
+    published = _published_run(book, group, flops) if draft.is_fresh else None
     plan = TrainingPlan(
         group=group,
         shape=draft.choice.shape,
@@ -92,12 +90,33 @@ def plan_training(
         unique_tokens=unique_tokens,
         loss=_forecast(book, group, prediction, draft.scarce),
         extrapolation_factor=prediction.extrapolation_factor,
-        extrapolation_share=_extrapolation_share(book.smallest_budget(group), fit.largest_budget, flops),
+        extrapolation_share=_extrapolation_share(fit.smallest_budget, fit.largest_budget, flops),
         resources=resources,
-        published_run=_published_run(book, group, flops) if draft.is_fresh else None,
+        published_run=published,
+        published_steps=None if published is None else _steps_as_published(book, group, published, on),
         flags=(),
     )
     return replace(plan, flags=(*draft.choice.flags, *_flags(book, fit, plan)))
+
+
+class _Pace(NamedTuple):
+    wanted_batch: float
+    """Tokens, by the law."""
+    batch: int
+    """Sequences."""
+    steps: int
+
+
+def _pace(book: LawBook, group: str, tokens: float, on: Machine | None, *, up: bool) -> _Pace:
+    """Batch and steps for so many tokens; steps rounded up or down to a round number."""
+    wanted = float(book.batch_law(group)(tokens))
+    batch = snap_batch(wanted / book.sequence_length, 1 if on is None else on.count)
+    return _Pace(wanted, batch, round_steps(tokens / (batch * book.sequence_length), up=up))
+
+
+def _steps_as_published(book: LawBook, group: str, run: LargeRun, on: Machine | None) -> int:
+    """Steps that a plan has for all the tokens that a published run saw."""
+    return _pace(book, group, run.batch_sequences * run.num_steps * book.sequence_length, on, up=True).steps
 
 
 def snap_batch(sequences: float, num_devices: int) -> int:
@@ -131,12 +150,13 @@ class _Draft:
         return self.scarce is None or self.scarce.penalty == 1
 
 
-def _draft(book: LawBook, fit: IsoflopFit, flops: float, unique_tokens: float | None) -> _Draft:
+def _draft(book: LawBook, group: str, flops: float, unique_tokens: float | None) -> _Draft:
+    fit = book.fit(group)
     scarce = None
     if unique_tokens is None:
         optimal = float(fit.law("flops_per_token")(flops))
     else:
-        scarce = best_scarce_size(fit, flops, unique_tokens, book.repeat_value(fit.group))
+        scarce = best_scarce_size(fit, flops, unique_tokens, book.repeat_value(group))
         optimal = scarce.size
     model = book.run_settings.get("model", {})
     like = ModelShape(1, MIN_WIDTH, 1, book.vocab_size, model.get("attention_sink", True), model.get("mlp_bias", True))
@@ -144,18 +164,18 @@ def _draft(book: LawBook, fit: IsoflopFit, flops: float, unique_tokens: float | 
     return _Draft(optimal, nearest_shape(optimal, shapes, book.sequence_length, book.convention), scarce)
 
 
-def _flops(book: LawBook, fit: IsoflopFit, budget: Budget, on: Machine | None, unique_tokens: float | None) -> float:
+def _flops(book: LawBook, group: str, budget: Budget, on: Machine | None, unique_tokens: float | None) -> float:
     """The budget in training FLOPs without head."""
     if budget.kind == "flops":
         return budget.amount
     if budget.kind == "tokens":
-        return fit.law("tokens").inverse(budget.amount)
+        return book.fit(group).law("tokens").inverse(budget.amount)
     if on is None:
         raise ValueError("a budget of time needs a machine: say which accelerators there are, and how many")
     total = on.flops_per_second * budget.amount
 
     def too_much(flops: float) -> bool:
-        choice = _draft(book, fit, flops, unique_tokens).choice
+        choice = _draft(book, group, flops, unique_tokens).choice
         return flops * total_flops_per_token(choice.shape, choice.flops_per_token) > total * choice.flops_per_token
 
     # The head's share shrinks with the size, which the budget without the head decides.
@@ -186,7 +206,7 @@ def _forecast(book: LawBook, group: str, prediction: Prediction, scarce: ScarceO
     penalty = 1.0 if scarce is None else scarce.penalty
     value, interval, surface = prediction.value * penalty, prediction.interval, prediction.surface_value
     if interval is not None:
-        interval = interval[0] * (penalty if group in book.repeats else 1.0), interval[1] * penalty
+        interval = interval[0] * (penalty if book.knows_repeats(group) else 1.0), interval[1] * penalty
     final = (value, interval) if book.cooldown is None else book.cooldown.lower(value, interval)
     return LossForecast(
         *final,
@@ -210,20 +230,20 @@ def _published_run(book: LawBook, group: str, flops: float) -> LargeRun | None:
     return next(near, None)
 
 
-def _flags(book: LawBook, fit: IsoflopFit, plan: TrainingPlan) -> Iterator[str]:
+def _flags(book: LawBook, fit: Laws, plan: TrainingPlan) -> Iterator[str]:
     """What to doubt about a plan, one sentence each."""
     if not book.is_published:
         yield from (f"laws: {flag}" for flag in fit.flags)
-    yield from _law_flags(book, plan)
+    yield from _law_flags(book, fit, plan)
     yield from _data_flags(book, plan)
     if plan.resources is not None:
         yield from _machine_flags(plan, plan.resources)
 
 
-def _law_flags(book: LawBook, plan: TrainingPlan) -> Iterator[str]:
+def _law_flags(book: LawBook, fit: Laws, plan: TrainingPlan) -> Iterator[str]:
     if plan.extrapolation_factor > FICTION:
         yield f"extrapolated {plan.extrapolation_factor:.1g} times beyond the largest fitted budget: fiction"
-    if plan.flops < book.smallest_budget(plan.group):
+    if plan.flops < fit.smallest_budget:
         yield "the budget lies below the smallest that carries the laws"
     batch = plan.batch_sequences * plan.sequence_length
     if book.largest_tuned_batch is not None and batch > book.largest_tuned_batch:
@@ -254,6 +274,12 @@ def _data_flags(book: LawBook, plan: TrainingPlan) -> Iterator[str]:
 
 
 def _machine_flags(plan: TrainingPlan, resources: Resources) -> Iterator[str]:
+    accelerator = resources.machine.accelerator
+    if accelerator.price_source is not None:
+        yield (
+            f"cost: ${accelerator.price_per_hour:.2f} per {accelerator.name} and hour ({accelerator.price_source}); "
+            "--price-per-hour takes yours"
+        )
     batch = plan.batch_sequences * plan.sequence_length
     if batch > 1.5 * plan.optimal_batch_tokens:
         times = batch / plan.optimal_batch_tokens

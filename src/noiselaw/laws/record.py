@@ -1,12 +1,13 @@
 """Fitted laws as JSON and back: the one object that scripts, reports and plans read."""
 
 from collections.abc import Mapping
+from dataclasses import fields
 from typing import Any
 
 from noiselaw.laws.doubts import is_allocating, surface_laws
 from noiselaw.laws.forms import PowerLaw
 from noiselaw.laws.isoflop import IsoflopFit, Optimum, SizePoint
-from noiselaw.laws.lawfits import LawFit
+from noiselaw.laws.lawfits import law_of, law_records
 from noiselaw.laws.surface import Certificate, SurfaceFit
 
 METHOD = "isoflop"
@@ -36,26 +37,17 @@ def from_json(record: Mapping[str, Any]) -> dict[str, IsoflopFit]:
 
 def _group_record(fit: IsoflopFit) -> dict[str, Any]:
     record: dict[str, Any] = {
-        "laws": {name: _law_record(law) for name, law in fit.laws.items()},
+        "laws": law_records(fit.laws),
         "flags": list(fit.flags),
         "scatter": fit.scatter,
         "degrees_of_freedom": fit.degrees_of_freedom,
         "optima": [_optimum_record(optimum) for optimum in fit.optima],
     }
     if fit.surface is not None:
-        record |= _surface_record(fit.surface)
+        record |= surface_record(fit.surface)
         if is_allocating(fit.surface):
             record["surface"] = _surface_laws(fit)
     return record
-
-
-def _law_record(fit: LawFit) -> dict[str, Any]:
-    return {
-        "coefficient": fit.law.coefficient,
-        "exponent": fit.law.exponent,
-        "interval": fit.interval and list(fit.interval),
-        "covariance": fit.covariance and list(fit.covariance),
-    }
 
 
 def _optimum_record(optimum: Optimum) -> dict[str, Any]:
@@ -71,7 +63,8 @@ def _optimum_record(optimum: Optimum) -> dict[str, Any]:
     }
 
 
-def _surface_record(surface: SurfaceFit) -> dict[str, Any]:
+def surface_record(surface: SurfaceFit) -> dict[str, Any]:
+    """The keys parameters, parameters_covariance and certificate."""
     certificate = surface.certificate
     return {
         "parameters": {name: getattr(surface, name) for name in ("E", "A", "alpha", "B", "beta")},
@@ -101,21 +94,12 @@ def _surface_laws(fit: IsoflopFit) -> dict[str, Any]:
 def _group_fit(group: str, record: Mapping[str, Any]) -> IsoflopFit:
     return IsoflopFit(
         group=group,
-        laws={name: _law_fit(law) for name, law in record["laws"].items()},
+        laws={name: law_of(law) for name, law in record["laws"].items()},
         optima=tuple(_optimum(optimum) for optimum in record["optima"]),
         flags=tuple(record["flags"]),
         scatter=record["scatter"],
         degrees_of_freedom=record["degrees_of_freedom"],
-        surface=_surface(record) if "parameters" in record else None,
-    )
-
-
-def _law_fit(record: Mapping[str, Any]) -> LawFit:
-    interval, covariance = record["interval"], record["covariance"]
-    return LawFit(
-        PowerLaw(record["coefficient"], record["exponent"]),
-        interval and tuple(interval),
-        covariance and tuple(covariance),
+        surface=surface_of(record) if "parameters" in record else None,
     )
 
 
@@ -129,8 +113,10 @@ def _optimum(record: Mapping[str, Any]) -> Optimum:
     )
 
 
-def _surface(record: Mapping[str, Any]) -> SurfaceFit:
-    certificate = {**record["certificate"], "active_bounds": tuple(record["certificate"]["active_bounds"])}
+def surface_of(record: Mapping[str, Any]) -> SurfaceFit:
+    """The inverse; a certificate may say more."""
+    known = {field.name: record["certificate"].get(field.name) for field in fields(Certificate)}
+    certificate = {**known, "active_bounds": tuple(known["active_bounds"])}
     return SurfaceFit(
         **record["parameters"],
         certificate=Certificate(**certificate),

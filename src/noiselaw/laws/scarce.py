@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from noiselaw.laws.isoflop import IsoflopFit
+from noiselaw.laws.prediction import Laws
 from noiselaw.laws.repeated import repeated_loss
 
 NUM_TRIALS = 4001
@@ -46,7 +46,7 @@ class ScarceOptimum:
     """Its loss over that of the same compute on fresh tokens, 1 or more."""
 
 
-def best_scarce_size(fit: IsoflopFit, flops: float, unique_tokens: float, repeats: RepeatValue) -> ScarceOptimum:
+def best_scarce_size(fit: Laws, flops: float, unique_tokens: float, repeats: RepeatValue) -> ScarceOptimum:
     """The size that makes the most of `flops` on `unique_tokens`, and what scarcity costs.
 
     Where D*(C) fresh tokens are there, the isoFLOP optimum itself without penalty. Else sizes are tried from the one
@@ -61,7 +61,8 @@ def best_scarce_size(fit: IsoflopFit, flops: float, unique_tokens: float, repeat
     surface = fit.surface
     if surface is None:
         raise ValueError(
-            f"group {fit.group}: no loss surface, so repeats cannot be weighed against size; fit more points"
+            f"group {fit.group}: no loss surface, so repeats cannot be weighed against size; "
+            "add what `noiselaw laws surface --json` says"
         )
     moved = float(surface.optimal_size()(flops)) / optimal
     parameters = np.array([

@@ -7,7 +7,7 @@ is to have found the bottom. Legend: n points, 5 unknowns theta as in `noiselaw.
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -70,6 +70,20 @@ class SurfaceFit:
         """Size*(C) where C = size * tokens: (alpha A / (beta B))^(1 / (alpha + beta)) C^(beta / (alpha + beta))."""
         total = self.alpha + self.beta
         return PowerLaw((self.alpha * self.A / (self.beta * self.B)) ** (1 / total), self.beta / total)
+
+    def over(self, law: PowerLaw) -> "SurfaceFit":
+        """The same surface over M where M = c size^k is `law`: alpha' = alpha / k, A' = A c^(alpha / k)."""
+        k, log_c = law.exponent, math.log(law.coefficient)
+        turned = np.eye(5)
+        turned[1, 1], turned[0, 1] = 1 / k, log_c / k
+        covariance = turned @ np.array(self.covariance) @ turned.T
+        alpha = self.alpha / k
+        return replace(
+            self,
+            A=self.A * math.exp(alpha * log_c),
+            alpha=alpha,
+            covariance=tuple(map(tuple, covariance.tolist())),
+        )
 
     def _terms(self, size: ArrayLike, tokens: ArrayLike) -> tuple[Floats, Floats, Floats]:
         first = self.A * np.asarray(size, float) ** -self.alpha

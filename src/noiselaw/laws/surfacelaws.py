@@ -15,9 +15,10 @@ import numpy as np
 from noiselaw.laws.allocation import optimal_laws
 from noiselaw.laws.bootstrap import default_draws, percentile_interval
 from noiselaw.laws.descent import Points, derivatives, log_slopes
-from noiselaw.laws.forms import Floats, PowerLaw
+from noiselaw.laws.forms import MAD_TO_DEVIATION, Floats, PowerLaw
 from noiselaw.laws.lawfits import LawFit, law_fits, law_records, listed, lost_draws
-from noiselaw.laws.luck import redraw
+from noiselaw.laws.luck import Luck, redraw, split_luck
+from noiselaw.laws.record import surface_record
 from noiselaw.laws.surface import (
     DELTA,
     PARAMETERS,
@@ -62,6 +63,14 @@ class SurfaceLaws:
     draws_gradient_norm: float
     """Largest, per point, at which a refit ended."""
     flags: tuple[str, ...]
+    per_token: PowerLaw | None = None
+    """FLOPs per token of the size, as the rows have it."""
+    scatter: float | None = None
+    """Standard deviation of the log loss between runs; None where too few tell it."""
+    degrees_of_freedom: float = 0.0
+    """Of the scatter."""
+    budgets: tuple[float, float] = (math.nan, math.nan)
+    """Smallest and largest FLOPs of the rows."""
 
     def record(self) -> dict[str, Any]:
         """Plain JSON: "parameters", "parameter_intervals", "laws", "flags", "certificate" and what was fitted how.
@@ -71,26 +80,25 @@ class SurfaceLaws:
         how = {name: getattr(self, name) for name in ("size", "objective", "delta", "num_points", "num_runs")}
         if self.fit is None:
             return {"laws": {}, "flags": list(self.flags), **how}
-        laws = law_records(self.laws)
-        laws["loss"] = {**laws["loss"], "offset": self.fit.E}
-        certificate = self.fit.certificate
+        laws, per_token = law_records(self.laws), self.per_token
+        assert per_token is not None
+        if laws:
+            laws["loss"] = {**laws["loss"], "offset": self.fit.E}
+        surface = surface_record(self.fit)
+        draws = {"num_draws": self.num_draws, "draws_gradient_norm": self.draws_gradient_norm}
         return {
-            "parameters": {name: getattr(self.fit, name) for name in PARAMETERS},
+            "parameters": surface["parameters"],
             "parameter_intervals": {name: listed(self.intervals.get(name)) for name in PARAMETERS},
+            "parameters_covariance": surface["parameters_covariance"],
             "laws": laws,
             "flags": list(self.flags),
-            "certificate": {
-                "objective": certificate.objective,
-                "gradient_norm": certificate.gradient_norm,
-                "agreeing_starts": certificate.agreeing_starts,
-                "num_starts": certificate.num_starts,
-                "parameter_spread": certificate.parameter_spread,
-                "active_bounds": list(certificate.active_bounds),
-                "num_draws": self.num_draws,
-                "draws_gradient_norm": self.draws_gradient_norm,
-            },
+            "certificate": surface["certificate"] | draws,
             **how,
             "deviation": self.deviation,
+            "scatter": self.scatter,
+            "degrees_of_freedom": self.degrees_of_freedom,
+            "budgets": list(self.budgets),
+            "flops_per_token_of_size": {"coefficient": per_token.coefficient, "exponent": per_token.exponent},
         }
 
 
@@ -143,10 +151,15 @@ def _fit_group(group: str, rows: RunTable, how: _How) -> SurfaceLaws:
         fit = fit_surface(size, rows.tokens, rows.loss, run, objective=how.objective, delta=how.delta)
     except ValueError as error:
         return replace(empty, flags=(f"no surface: {error}",))
-    residuals = np.log(rows.loss / fit(size, rows.tokens))
-    draws = _draw(Points.checked(size, rows.tokens, rows.loss), fit, residuals, run, how)
+    data, residuals = Points.checked(size, rows.tokens, rows.loss), np.log(rows.loss / fit(size, rows.tokens))
+    draws = _draw(data, fit, residuals, run, how)
+    luck = _typical_luck(data, fit, residuals, run, how)
     return replace(
         empty,
+        scatter=math.hypot(luck.between_runs, luck.within_runs) if luck.tells_runs else None,
+        degrees_of_freedom=luck.run_freedom,
+        budgets=(float(rows.flops.min()), float(rows.flops.max())),
+        per_token=PowerLaw.fit(size, rows.flops_per_token),
         num_draws=0 if draws is None else how.num_draws,
         fit=fit,
         deviation=math.sqrt(float((residuals**2).mean())),
@@ -185,6 +198,17 @@ def _draw(data: Points, fit: SurfaceFit, residuals: Floats, run: np.ndarray, how
 
 _CHUNK = 2**18
 """Points of draws held at once."""
+
+
+_OUTLIER = 3.0
+
+
+def _typical_luck(data: Points, fit: SurfaceFit, residuals: Floats, run: np.ndarray, how: _How) -> Luck:
+    """How runs scatter about the surface, for predictions; where outliers count less in the fit, they do here too."""
+    if how.objective != "l2":
+        most = _OUTLIER * MAD_TO_DEVIATION * float(np.median(np.abs(residuals)))
+        residuals = np.clip(residuals, -most, most)
+    return split_luck(residuals, log_slopes(data, start_at(fit, data))[1][0], run)
 
 
 def _laws(rows: RunTable, fit: SurfaceFit, draws: _Draws | None, size: Size) -> dict[str, Any]:

@@ -101,10 +101,21 @@ def fit_tokens(
     Intervals (95 %, of the exponents): every run's losses move by one random factor, with the scatter that the
     parabolas' residuals show over all groups, and everything is fitted again (`noiselaw.laws.bootstrap`).
 
-    Raises ValueError for levels that are not positive and finite, and for a group in which no level has three sizes.
+    Rows that repeat their data take no part: they say what repeats are worth. Raises ValueError for levels that are not
+    positive and finite, and for a group in which no level has three sizes.
     """
-    tables = {group: found.table for group, found in tabulate_levels(table, "tokens", levels).items()}
+    tables = {group: found.table for group, found in tabulate_levels(fresh_rows(table), "tokens", levels).items()}
     return fit_level_tables(tables, keep=keep, num_draws=num_draws, seed=seed)
+
+
+def fresh_rows(table: RunTable) -> RunTable:
+    """The rows that see every token once at most. Raises ValueError where there are none."""
+    if table.unique_tokens is None:
+        return table
+    fresh = table.tokens <= table.unique_tokens * (1 + 1e-6)
+    if not fresh.any():
+        raise ValueError("every row repeats its data: no laws of fresh data")
+    return table.rows(fresh)
 
 
 def fit_level_tables(

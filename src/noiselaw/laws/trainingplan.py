@@ -80,6 +80,8 @@ class TrainingPlan:
     resources: Resources | None
     published_run: LargeRun | None
     """A published run of the same kind and budget, to compare with."""
+    published_steps: int | None
+    """Steps that a plan for that run's own FLOPs has: published runs went on somewhat beyond their budgets."""
     flags: tuple[str, ...]
 
     @property
@@ -137,7 +139,9 @@ class TrainingPlan:
             "extrapolation_factor": self.extrapolation_factor,
             "extrapolation_share": self.extrapolation_share,
             "resources": None if self.resources is None else self.resources.record(),
-            "published": None if self.published_run is None else published_record(self.published_run),
+            "published": None
+            if self.published_run is None
+            else {**published_record(self.published_run), "planned_steps": self.published_steps},
             "flags": list(self.flags),
         }
 
@@ -185,6 +189,7 @@ def published_record(run: LargeRun) -> dict[str, Any]:
         "params": run.params,
         "flops_per_token": run.flops_per_token,
         "tokens": run.tokens,
+        "flops": run.flops,
         "batch_sequences": run.batch_sequences,
         "steps": run.num_steps,
         "loss": run.loss,

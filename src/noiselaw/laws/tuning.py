@@ -130,12 +130,13 @@ def _best_rate(same: Sequence[Setting], targets: Floats) -> tuple[Floats, Floats
 
     A target counts once a curve has come down to it from above: earlier nothing is known.
     """
-    both = np.concatenate([targets, targets * math.exp(_NUDGE)])
-    tokens, nudged = np.split(np.stack([one.curve.tokens_at(both) for one in same]), 2, axis=-1)
+    nudged = np.concatenate([targets * math.exp(side * _NUDGE) for side in (0.0, 1.0, -1.0)])
+    tokens, above, below = np.split(np.stack([one.curve.tokens_at(nudged) for one in same]), 3, axis=-1)
     best = np.argmin(np.where(np.isfinite(tokens), tokens, np.inf), axis=0)
-    least, moved = (np.take_along_axis(part, best[None], axis=0)[0] for part in (tokens, nudged))
-    slope = np.log(moved / least) / _NUDGE
-    return least, slope, np.array([one.number for one in same])[best]
+    least, high, low = (np.take_along_axis(part, best[None], axis=0)[0] for part in (tokens, above, below))
+    # At the ends of a curve only one side can be read.
+    slope = np.where(np.isfinite(high), np.log(high / least), np.log(least / low)) / _NUDGE
+    return np.where(np.isfinite(slope), least, np.nan), slope, np.array([one.number for one in same])[best]
 
 
 def rate_cells(settings: Sequence[Setting], num_levels: int) -> Iterator[RateCell]:

@@ -53,7 +53,7 @@ def _add_spare(
     """The sum of squared residuals of a cell's parabola, as log losses, and its spare values."""
     spare = x.size - 3
     if spare > 0:
-        missed = (y - fit_parabolas(x, y).at(x)) / np.mean(slopes)
+        missed = (y - fit_parabolas(x, y).at(x)) / math.sqrt(np.mean(np.square(slopes)))
         clusters.setdefault(key, []).append((float((missed**2).sum()), spare))
 
 
