@@ -25,7 +25,6 @@ from synthetic_study import write_study
 from noiselaw.cli import study as study_command
 from noiselaw.cli.main import main
 from noiselaw.files import write_json
-from noiselaw.hub import load_model
 from noiselaw.specs import RunSpec, parse_spec, read_mapping
 from noiselaw.study.design import check_recipe
 
@@ -92,9 +91,6 @@ def test_commands(desk, tiny_data, monkeypatch, capsys):
             PROGRAMS[program](words)
             continue
         assert program == "noiselaw"
-        if words[0] == "demo":  # serves until it is stopped: tests/cli/test_cli_demo.py waits for it
-            assert load_model(Path(words[1])).text_tokenizer()
-            continue
         monkeypatch.setattr(sys, "argv", ["noiselaw", *shortened(words, tiny_data)])
         try:
             main()
