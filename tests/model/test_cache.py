@@ -71,6 +71,18 @@ def test_rows_of_a_cache_are_those_sequences(model):
 
 
 @torch.no_grad()
+def test_a_grown_cache_holds_what_it_held_and_has_room(model):
+    ids = random_ids()
+    cache = model.new_cache(3, 6)
+    model(ids[:, :6], Attention.causal(), torch.arange(6), cache)
+    grown = cache.grown(8)
+    assert grown.num_positions == 8
+    found = model(ids[:, 6:8], Attention.causal(), torch.tensor([6, 7]), grown)
+    close(found, model(ids, Attention.causal())[:, 6:8])
+    assert cache.num_positions == 6
+
+
+@torch.no_grad()
 def test_a_sequence_ends_where_its_end_is(model):
     """Tokens beyond the end change nothing, and a shorter sequence is what it would be alone."""
     ids = random_ids()

@@ -6,7 +6,6 @@ from itertools import pairwise
 import pytest
 import torch
 from denoisers import Counting, Says
-from torch.nn.functional import one_hot
 
 from noiselaw.model.attention import Attention
 from noiselaw.model.init import initialise
@@ -250,6 +249,21 @@ def test_a_block_runs_through_the_model_alone(model):
     assert {ids.shape[1] for ids, _ in base.calls} == {4}
 
 
+def test_a_prefix_runs_once_a_block_whoever_asks_first(model, monkeypatch):
+    """Under masked noise the first texts to need the model are some of the batch: they share the batch's prefix."""
+    noise = NoiseProcess(HybridMixing(V, MASK, -math.inf))
+    widths, forward = [], Transformer.forward
+
+    def watched(self, ids, *rest):
+        widths.append(ids.shape[1])
+        return forward(self, ids, *rest)
+
+    monkeypatch.setattr(Transformer, "forward", watched)
+    canvas = Canvas.from_prompts([[5] * 9, [6] * 7, [7] * 8], [15, 13, 14])
+    blockwise(TransformerDenoiser(model), noise, canvas, linear_grid(noise, 30), block_length=3, generator=seeded())
+    assert [width for width in widths if width > 3] == [9, 12]
+
+
 def test_a_text_that_stopped_says_nothing_more():
     noise = NoiseProcess(HybridMixing(V, MASK, -math.inf))
     logits = torch.zeros(2, 12, V)
@@ -317,77 +331,3 @@ def test_autoregressive_steps_show_what_is_not_yet_written(model):
     probs = model.logits(model(torch.tensor([[END, 5, 6]]), Attention.causal()))[0, -1].double().detach()
     probs[MASK] = -math.inf
     assert float(steps[1].beliefs().support[0, 2]) == pytest.approx(float(probs.softmax(-1).max()), abs=1e-6)
-
-
-# Canvas and filters.
-
-
-def test_canvas_refuses_a_prompt_without_room():
-    with pytest.raises(ValueError, match="a prompt of 4 tokens leaves nothing to write in a text of 4"):
-        Canvas.from_prompts([[1, 2, 3, 4]], 4)
-
-
-def test_canvas_of_ragged_rows():
-    canvas = Canvas.from_prompts([[5], [6, 7]], [4, 3])
-    assert canvas.blank.tolist() == [[False, True, True, True], [False, False, True, False]]
-    assert canvas.is_continuation
-    attention = canvas.attention()
-    assert attention.kind == "prompt"
-    assert attention.ends.tolist() == [4, 3]
-    assert Canvas.from_prompts([[], []], 3).attention() == Attention.full()
-
-
-@pytest.mark.parametrize(
-    ("settings", "message"),
-    [
-        ({"temperature": -1.0}, "temperature -1.0"),
-        ({"temperature": math.nan}, "temperature nan"),
-        ({"top_k": 0}, "top_k 0 leaves no token"),
-        ({"top_p": 0.0}, "top_p 0.0 is no probability above 0"),
-        ({"top_p": 1.1}, "top_p 1.1"),
-        ({"temperature": 0.0, "top_k": 5}, "top_k and top_p have no effect"),
-    ],
-)
-def test_impossible_filters_are_refused(settings, message):
-    with pytest.raises(ValueError, match=message):
-        Filters(**settings)
-
-
-def test_filters_keep_what_they_say():
-    logits = torch.tensor([[0.5, 0.2, 0.15, 0.1, 0.05]], dtype=torch.float64).log()
-    kept = [
-        (Filters(top_k=2), [0, 1]),
-        (Filters(top_p=0.7), [0, 1]),
-        (Filters(top_p=0.71), [0, 1, 2]),
-        (Filters(top_p=0.5), [0]),
-        (Filters(top_p=1e-9), [0]),
-        (Filters(top_p=1.0), [0, 1, 2, 3, 4]),
-        (Filters(temperature=0.0), [0]),
-        (Filters(top_k=4, top_p=0.6), [0, 1]),
-        (Filters(temperature=0.1, top_p=0.9), [0]),
-    ]
-    for filters, expected in kept:
-        found = filters.apply(logits.clone())
-        assert found.isfinite()[0].nonzero().squeeze(1).tolist() == expected, filters
-    torch.testing.assert_close(
-        Filters(temperature=2.0).apply(logits).softmax(-1), (logits / 2).softmax(-1), rtol=0, atol=1e-15
-    )
-
-
-def test_a_nucleus_larger_than_the_first_candidates_is_found_whole():
-    logits = torch.zeros(2, 3000)
-    logits[1, 7] = 20.0
-    kept = Filters(top_p=0.5).apply(logits).isfinite().sum(1)
-    assert kept.tolist() == [3000, 1], "ties all belong to the nucleus"
-    falling = -torch.arange(3000.0) / 1000
-    probs = falling.softmax(-1)
-    expected = int((probs.cumsum(-1) < 0.9).sum()) + 1
-    assert int(Filters(top_p=0.9).apply(falling[None]).isfinite().sum()) == expected
-
-
-def test_draws_follow_the_softmax_and_never_leave_it():
-    logits = torch.tensor([-math.inf, 0.0, -math.inf, math.log(3.0), -math.inf])
-    edges = torch.tensor([0.0, 0.2499, 0.2501, 1 - 2**-53], dtype=torch.float64)
-    assert draw(logits.expand(4, -1), edges).tolist() == [1, 1, 3, 3]
-    single = one_hot(torch.tensor([2]), 5).double().log()
-    assert draw(single, torch.tensor([1 - 2**-53], dtype=torch.float64)).tolist() == [2]

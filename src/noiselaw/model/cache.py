@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -45,6 +46,11 @@ class KeyValueCache:
         """The first positions only: a view, so what is stored through it stands in the whole cache too."""
         stop = num_positions + self.layers[0].num_sinks
         return self._map(lambda tensor: tensor[:, :stop])
+
+    def grown(self, num_positions: int) -> "KeyValueCache":
+        """A copy with room for `num_positions` in all; the new ones are empty."""
+        more = num_positions - self.num_positions
+        return self._map(lambda tensor: functional.pad(tensor, (0, 0, 0, 0, 0, more)))
 
     def rows(self, index: Tensor) -> "KeyValueCache":
         """A copy for the sequences at `index` [n]."""

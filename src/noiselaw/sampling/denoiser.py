@@ -156,16 +156,17 @@ class CachedContinuation:
         return CachedContinuation(self._model, whole, self._lengths + lengths)
 
     def select(self, rows: Tensor) -> Denoiser:
-        cache = None if self._cache is None else self._cache.rows(rows)
-        return CachedContinuation(self._model, self._prefix[rows], self._lengths[rows], cache)
+        return CachedContinuation(self._model, self._prefix[rows], self._lengths[rows], self._cache_for(0).rows(rows))
 
     def _cache_for(self, num_new: int) -> KeyValueCache:
-        """The cache with the prefix in it and room for the text behind, made when first asked."""
+        """The cache with the prefix in it, computed when first asked, and room for the text behind."""
         num_prefix = self._prefix.shape[1]
-        if self._cache is None or self._cache.num_positions < num_prefix + num_new:
+        if self._cache is None:
             self._cache = self._model.new_cache(len(self._prefix), num_prefix + num_new)
             positions = torch.arange(num_prefix, device=self._prefix.device)
             self._model(self._prefix, Attention.prompt(self._lengths), positions, self._cache.first(num_prefix))
+        if self._cache.num_positions < num_prefix + num_new:
+            self._cache = self._cache.grown(num_prefix + num_new)
         return self._cache
 
 
