@@ -141,11 +141,11 @@ def _add_product(total: Tensor, gradient: Tensor, chunk: Tensor) -> None:
     """Add gradient.T @ chunk, for `gradient` [C, V] and `chunk` [C, d], to `total` [V, d].
 
     A product of lower precision than `total` is rounded once per chunk, the running sum never; it is made for some of
-    the vocabulary at a time, so that it stays in cache until it is added.
+    the vocabulary at a time, so that it stays in a CPU's cache until it is added.
     """
     if total.dtype == gradient.dtype:
         total.addmm_(gradient.T, chunk)
         return
-    num_rows = max(1, PRODUCT_ELEMENTS // total.shape[1])
+    num_rows = max(1, PRODUCT_ELEMENTS // total.shape[1]) if total.device.type == "cpu" else len(total)
     for rows, columns in zip(total.split(num_rows), gradient.split(num_rows, dim=1), strict=True):
         rows.add_(columns.T @ chunk)

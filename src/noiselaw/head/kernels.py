@@ -9,7 +9,9 @@ Kernels of two passes leave what lies between them, n numbers per token, to `clo
 """
 
 import logging
-from functools import cache
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
+from functools import cache, partial
 from typing import Protocol
 
 import torch
@@ -25,7 +27,7 @@ from noiselaw.head.closedform import (
     token_losses,
 )
 from noiselaw.head.elementwise import TorchPasses
-from noiselaw.head.library import Library, find_library
+from noiselaw.head.library import find_library
 from noiselaw.head.native import DTYPES, NativeKernel
 from noiselaw.head.targets import TokenTargets
 from noiselaw.specs import HeadKernel
@@ -60,7 +62,7 @@ class Passes(Protocol):
 class TwoPassKernel:
     """The closed forms of `closedform.py` around two passes over the vocabulary."""
 
-    def __init__(self, passes: Passes, targets: TokenTargets, multiplier: float, *, wants_gradient: bool) -> None:
+    def __init__(self, passes: Passes, targets: TokenTargets, multiplier: float, wants_gradient: bool) -> None:
         self._passes = passes
         self._targets = targets
         self._levels = token_levels(targets)
@@ -88,24 +90,61 @@ def build_kernel(
     Raises HeadKernelError where `name` is native and this machine has none for the device of `logits`.
     """
     # Stand-ins for tensors (fake ones, distributed ones) have no memory that a compiled kernel could work on.
-    is_plain = type(logits) is Tensor and logits.dtype in DTYPES
+    is_plain = type(logits) is Tensor
     native = _native(name, logits.device.type) if is_plain and name != "torch" else None
-    if native is not None:
-        return NativeKernel(native, targets, multiplier, logits, wants_gradient=wants_gradient)
-    return TwoPassKernel(TorchPasses(targets.mixing, logits), targets, multiplier, wants_gradient=wants_gradient)
+    if native is not None and logits.dtype in native.dtypes:
+        return native.build(targets, multiplier, logits, wants_gradient)
+    return TwoPassKernel(TorchPasses(targets.mixing, logits), targets, multiplier, wants_gradient)
 
 
 def describe_kernel(name: HeadKernel, device: torch.device) -> str:
     """What `name` stands for on `device`, in words for a record. Raises HeadKernelError as `build_kernel`."""
     native = None if name == "torch" else _native(name, device.type)
-    return "torch" if native is None else f"native ({native.compiler})"
+    return "torch" if native is None else native.description
+
+
+@dataclass(frozen=True, slots=True)
+class Native:
+    """A kernel for one kind of device."""
+
+    build: Callable[[TokenTargets, float, Tensor, bool], ChunkKernel]
+    """From targets, multiplier, logits and whether gradients are wanted."""
+    dtypes: Collection[torch.dtype]
+    """Of the logits it takes."""
+    description: str
+
+
+def _find_native(device_type: str) -> Native | str:
+    """The native kernel of a device, or the reason in words why there is none."""
+    if device_type == "cpu":
+        return _compiled_kernel()
+    return _triton_kernel() if device_type == "cuda" else f"there is none for {device_type}"
+
+
+def _compiled_kernel() -> Native | str:
+    library = find_library()
+    if isinstance(library, str):
+        return library
+    return Native(partial(NativeKernel, library), DTYPES, f"native ({library.compiler})")
+
+
+def _triton_kernel() -> Native | str:
+    try:
+        from noiselaw.head import triton  # noqa: PLC0415  (optional: not there with a torch for CPUs)
+    except ImportError as error:
+        return f"triton is not installed ({error})"
+
+    def build(targets: TokenTargets, multiplier: float, logits: Tensor, wants_gradient: bool) -> ChunkKernel:
+        return TwoPassKernel(triton.TritonPasses(targets.mixing, logits), targets, multiplier, wants_gradient)
+
+    return Native(build, triton.DTYPES, f"native (triton {triton.VERSION})")
 
 
 @cache
-def _native(name: HeadKernel, device_type: str) -> Library | None:
+def _native(name: HeadKernel, device_type: str) -> Native | None:
     """The native kernel of the device, None where `auto` has to do without; that is said once."""
-    found = find_library() if device_type == "cpu" else f"there is none for {device_type}"
-    if isinstance(found, Library):
+    found = _find_native(device_type)
+    if isinstance(found, Native):
         return found
     if name == "native":
         raise HeadKernelError(f"runtime.head_kernel is native but {found}; use auto or torch")

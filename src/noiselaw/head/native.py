@@ -51,7 +51,7 @@ class NativeKernel:
     """Calls `noiselaw_head` for each chunk."""
 
     def __init__(
-        self, library: Library, targets: TokenTargets, multiplier: float, logits: Tensor, *, wants_gradient: bool
+        self, library: Library, targets: TokenTargets, multiplier: float, logits: Tensor, wants_gradient: bool
     ) -> None:
         """For tokens on the device of `logits` [C, V], a CPU."""
         self._function = library.functions.noiselaw_head
