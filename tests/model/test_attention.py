@@ -4,8 +4,10 @@ import math
 
 import pytest
 import torch
+from torch.nn import functional
 
 from noiselaw.model.attention import Attention, attend
+from noiselaw.train.machine import float32_products
 
 T = 6
 LENGTHS = torch.tensor([0, 2, 6])
@@ -109,6 +111,37 @@ def test_attend_and_its_gradients_match_naive_arithmetic(soft_cap):
         results.append([out, *torch.autograd.grad(out, tensors, upstream)])
     for ours, theirs in zip(*results, strict=True):
         torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("library", ["torch", "onednn"])
+def test_short_sequences_in_float32_by_either_way(library, monkeypatch):
+    """With oneDNN short sequences take two products, longer ones the library's kernel."""
+    kernels = []
+    real = functional.scaled_dot_product_attention
+    monkeypatch.setattr(functional, "scaled_dot_product_attention", lambda *given: kernels.append(1) or real(*given))
+    generator = torch.Generator().manual_seed(3)
+    tensors = [random_heads(n, generator) for n in (30, 31, 31)]
+    bias = Attention.prompt(torch.tensor([12, 0])).additive(30, sink=True, like=tensors[0])
+    exact = naive(*tensors, bias, None)
+    single = [tensor.detach().float() for tensor in (*tensors, bias)]
+    for most_keys, kernel_calls in ((257, 0 if library == "onednn" else 1), (30, 1)):
+        monkeypatch.setattr("noiselaw.model.attention.MOST_KEYS_AT_ONCE", most_keys)
+        kernels.clear()
+        with float32_products(library):
+            assert (attend(*single, None).double() - exact).abs().max() < 2e-6
+        assert len(kernels) == kernel_calls
+
+
+def test_a_query_that_sees_nothing_gets_zeros_by_either_way():
+    generator = torch.Generator().manual_seed(4)
+    tensors = [random_heads(n, generator).detach().float() for n in (3, 3, 3)]
+    bias = torch.zeros(2, 1, 3, 3)
+    bias[0, :, 1] = -torch.inf
+    for library in ("torch", "onednn"):
+        with float32_products(library):
+            out = attend(*tensors, bias, None)
+        assert torch.equal(out[0, :, 1], torch.zeros_like(out[0, :, 1]))
+        assert out.isfinite().all()
 
 
 def test_sink_key_equals_folding_through_the_log_sum_exp():

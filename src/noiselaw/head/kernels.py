@@ -1,9 +1,10 @@
 """Which implementation of the element-wise part runs: the seam between the chunked products and the kernels.
 
-A kernel turns the logits of a chunk into their gradient, in place, and keeps each token's losses. There are two:
+A kernel turns the logits of a chunk into their gradient, in place, and keeps each token's losses. There are three:
 
-    native    `native.py` and `kernel.cpp`: all of it in one call, compiled on first use; CPU only
-    torch     `elementwise.py`: the two passes as PyTorch operators; runs anywhere, and is the other's oracle
+    native on a CPU    `native.py` and `kernel.cpp`: all of it in one call, compiled on first use
+    native on CUDA     `triton.py`: the two passes over the vocabulary; never run on a GPU yet
+    torch              `elementwise.py`: the two passes as PyTorch operators; runs anywhere, and is the others' oracle
 
 Kernels of two passes leave what lies between them, n numbers per token, to `closedform.py`.
 """

@@ -116,12 +116,39 @@ def attend(query: Tensor, key: Tensor, value: Tensor, bias: Tensor | None, soft_
 
     query [B, H, T, D], key and value [B, H, S, D], bias broadcastable to [B, H, T, S] -> [B, H, T, D].
     """
-    if soft_cap is None:
+    if soft_cap is None and not _two_products_are_faster(query, key):
         return functional.scaled_dot_product_attention(query, key, value, bias)
     # No library kernel caps scores. They stay in float32 under autocast: near the cap bfloat16 is 0.125 coarse.
     with torch.autocast(query.device.type, enabled=False):
-        scores = query @ key.mT * (query.shape[-1] ** -0.5 / soft_cap)
-        scores = soft_cap * torch.tanh(scores)
+        scores = query * query.shape[-1] ** -0.5 @ key.mT
+        if soft_cap is not None:
+            scores = soft_cap * torch.tanh(scores / soft_cap)
         if bias is not None:
             scores = scores + bias
-        return scores.softmax(dim=-1) @ value.to(scores.dtype)
+        # As in the library's kernel a query that may see no key at all gets zeros, not NaN.
+        return torch._safe_softmax(scores, dim=-1) @ value.to(scores.dtype)  # noqa: SLF001  # pyright: ignore[reportPrivateImportUsage]
+
+
+MOST_KEYS_AT_ONCE = 257
+"""Keys, the sink included, up to which all scores are formed at once where that is faster."""
+
+
+def _two_products_are_faster(query: Tensor, key: Tensor) -> bool:
+    """Whether two batched products beat the library's kernel: with oneDNN on a CPU, for short sequences in float32.
+
+    That kernel makes one small product per head, sequence and tile, and oneDNN takes 13 times as long as torch over
+    those at 24 keys, still twice at 128; two products for all of them take 0.4 to 0.9 of torch's time (docs/log.md).
+    """
+    return (
+        query.device.type == "cpu"
+        and query.dtype == torch.float32
+        and not torch.is_autocast_enabled("cpu")
+        and key.shape[2] <= MOST_KEYS_AT_ONCE
+        and _onednn_multiplies_float32()
+    )
+
+
+@torch.compiler.assume_constant_result
+def _onednn_multiplies_float32() -> bool:
+    """Whether the switch that hands float32 products to oneDNN is set; a compiled model keeps what it saw first."""
+    return torch.backends.mkldnn.matmul.fp32_precision == "bf16"  # pyright: ignore[reportAttributeAccessIssue]
