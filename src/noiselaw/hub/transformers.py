@@ -18,7 +18,7 @@ from noiselaw.specs import AutoregressiveSpec, ModelSpec
 
 try:
     from transformers import AutoConfig, AutoModel, PretrainedConfig, PreTrainedModel  # pyright: ignore[reportMissingImports]
-    from transformers.utils import ModelOutput  # pyright: ignore[reportMissingImports]
+    from transformers.utils.generic import ModelOutput  # pyright: ignore[reportMissingImports]
 except ImportError as error:
     raise ImportError("noiselaw.hub.transformers needs transformers: pip install transformers") from error
 
