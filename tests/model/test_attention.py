@@ -7,7 +7,7 @@ import torch
 from torch.nn import functional
 
 from noiselaw.model.attention import Attention, attend
-from noiselaw.train.machine import float32_products
+from noiselaw.train.machine import MAX_PRODUCT_ERROR, float32_products, product_error
 
 T = 6
 LENGTHS = torch.tensor([0, 2, 6])
@@ -128,7 +128,9 @@ def test_short_sequences_in_float32_by_either_way(library, monkeypatch):
         monkeypatch.setattr("noiselaw.model.attention.MOST_KEYS_AT_ONCE", most_keys)
         kernels.clear()
         with float32_products(library):
-            assert (attend(*single, None).double() - exact).abs().max() < 2e-6
+            # Matrix units for bfloat16 (AMX) round what oneDNN is allowed to round.
+            tolerance = 2e-6 if product_error() < MAX_PRODUCT_ERROR else 3e-2
+            assert (attend(*single, None).double() - exact).abs().max() < tolerance
         assert len(kernels) == kernel_calls
 
 

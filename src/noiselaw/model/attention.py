@@ -126,7 +126,7 @@ def attend(query: Tensor, key: Tensor, value: Tensor, bias: Tensor | None, soft_
         if bias is not None:
             scores = scores + bias
         # As in the library's kernel a query that may see no key at all gets zeros, not NaN.
-        return torch._safe_softmax(scores, dim=-1) @ value.to(scores.dtype)  # noqa: SLF001  # pyright: ignore[reportPrivateImportUsage]
+        return torch.ops.aten._safe_softmax(scores, -1) @ value.to(scores.dtype)  # noqa: SLF001
 
 
 MOST_KEYS_AT_ONCE = 257
