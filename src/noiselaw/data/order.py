@@ -6,11 +6,14 @@ outputs beyond the last sequence are sent through again until they fall inside (
 """
 
 import hashlib
+from functools import lru_cache
 
 import numpy as np
 import torch
 
 FEISTEL_ROUNDS = 8
+BLOCK = 4096
+"""Places of an epoch that are looked up together: a network of one batch's size is all overhead."""
 
 
 def sequence_indices(seed: int, step: int, batch_sequences: int, num_sequences: int) -> np.ndarray:
@@ -22,11 +25,19 @@ def sequence_indices(seed: int, step: int, batch_sequences: int, num_sequences: 
     assert num_sequences > 0, num_sequences
     positions = step * batch_sequences + np.arange(batch_sequences, dtype=np.int64)
     epochs, offsets = np.divmod(positions, num_sequences)
+    blocks, places = np.divmod(offsets, BLOCK)
     indices = np.empty_like(offsets)
-    for epoch in np.unique(epochs):
-        here = epochs == epoch
-        indices[here] = permuted(offsets[here], num_sequences, f"{seed}/{epoch}")
+    for epoch, block in np.unique(np.stack([epochs, blocks]), axis=1).T.tolist():
+        here = (epochs == epoch) & (blocks == block)
+        indices[here] = _block(seed, epoch, block, num_sequences)[places[here]]
     return indices
+
+
+@lru_cache(maxsize=4)
+def _block(seed: int, epoch: int, block: int, num_sequences: int) -> np.ndarray:
+    """The sequences at places block * BLOCK and on of an epoch, int64 [BLOCK or what is left]."""
+    offsets = np.arange(block * BLOCK, min((block + 1) * BLOCK, num_sequences), dtype=np.int64)
+    return permuted(offsets, num_sequences, f"{seed}/{epoch}")
 
 
 def permuted(indices: np.ndarray, size: int, key: str) -> np.ndarray:

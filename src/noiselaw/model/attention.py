@@ -138,14 +138,15 @@ def _two_products_are_faster(query: Tensor, key: Tensor) -> bool:
 
     That kernel makes one small product per head, sequence and tile, and oneDNN takes 13 times as long as torch over
     those at 24 keys, still twice at 128; two products for all of them take 0.4 to 0.9 of torch's time (docs/log.md).
-    Compiled code takes the two products with either library: it would keep what it saw of the switch when compiled.
+    Compiled code always takes the library's kernel: it would keep what it saw of the switch when it was compiled.
     """
     return (
         query.device.type == "cpu"
         and query.dtype == torch.float32
         and not torch.is_autocast_enabled("cpu")
         and key.shape[2] <= MOST_KEYS_AT_ONCE
-        and (torch.compiler.is_compiling() or _onednn_multiplies_float32())
+        and not torch.compiler.is_compiling()
+        and _onednn_multiplies_float32()
     )
 
 
