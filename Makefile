@@ -21,7 +21,7 @@ check: $(READY)
 	$(BIN)/pyright
 
 bench: $(READY)
-	$(BIN)/python benchmarks/head.py
+	$(BIN)/python benchmarks/run_all.py
 
 $(READY): pyproject.toml constraints.txt scripts/setup.sh
 	bash scripts/setup.sh $(PYTHON) $(VENV)

@@ -1,5 +1,7 @@
 """Bootstrap refits of power laws: all resamples at once, against one scipy `least_squares` call per resample.
 
+And the time of one surface fit to a few hundred points.
+
 The laws are those of the paper's table: L*, D*, M*, P* of five noises, each through the optima of 36 budgets. Both
 sides get the same resamples, interleaved in one process, on one core; the resamples themselves are drawn once, and
 their time is printed apart. scipy fits every resample of the laws that --scipy-laws names (all 20 take minutes); the
@@ -9,19 +11,19 @@ of any exponent or log coefficient.
     OMP_NUM_THREADS=1 python benchmarks/bootstrap.py
 """
 
-import argparse
-import platform
 import time
 from collections.abc import Mapping
 
 import numpy as np
 import scipy
+from harness import Claim, best_seconds, cpu_name, parser, write_claims
 from numpy.typing import NDArray
 from scipy.optimize import least_squares
 
 from noiselaw.laws.bootstrap import resample_counts, resample_lines
 from noiselaw.laws.optima import find_optima
-from noiselaw.laws.published import isoflop_tables
+from noiselaw.laws.published import isoflop_tables, load_points
+from noiselaw.laws.surface import fit_surface
 
 Floats = NDArray[np.float64]
 NUM_BUDGETS = 36
@@ -63,12 +65,20 @@ def fit_by_scipy(x: Floats, y: Floats, counts: Floats) -> Floats:
     return np.array(found).T
 
 
+def surface_points() -> tuple[Floats, Floats, Floats]:
+    """FLOPs per token, tokens and loss [n] of the paper's uniform runs."""
+    points = load_points()
+    mine = points["noise"] == "uniform"
+    flops_per_token = points["flops"][mine] / points["tokens"][mine]
+    return flops_per_token, points["tokens"][mine], points["loss"][mine]
+
+
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--resamples", type=int, default=10_000)
-    parser.add_argument("--scipy-laws", nargs="+", default=["uniform M*"], help='names such as "masked D*", or all')
-    parser.add_argument("--rounds", type=int, default=5, help="both sides take turns this often")
-    arguments = parser.parse_args()
+    options = parser(__doc__ or "")
+    options.add_argument("--resamples", type=int, default=10_000)
+    options.add_argument("--scipy-laws", nargs="+", default=["uniform M*"], help='names such as "masked D*", or all')
+    options.add_argument("--rounds", type=int, default=5, help="both sides take turns this often")
+    arguments = options.parse_args()
     x, laws = paper_laws()
     names = list(laws) if arguments.scipy_laws == ["all"] else arguments.scipy_laws
     started = time.process_time()
@@ -84,13 +94,22 @@ def main() -> None:
         theirs = np.stack([fit_by_scipy(x, laws[name], part) for name in names], axis=1)
         seconds["scipy"] += time.process_time() - started
         difference = max(difference, float(np.abs(ours - theirs).max()))
-    print(f"{platform.processor() or platform.machine()}, numpy {np.__version__}, scipy {scipy.__version__}")
+    points = surface_points()
+    surface = best_seconds({"surface": lambda: fit_surface(*points)}, 3)["surface"]
+    print(f"{cpu_name()}, numpy {np.__version__}, scipy {scipy.__version__}")
     print(f"{arguments.resamples:,} resamples of {x.size} points, drawn in {1e3 * drawing:.0f} ms")
     print(f"ours, {len(laws)} laws: {1e3 * seconds['all']:.0f} ms")
     print(f"ours, {', '.join(names)}: {1e3 * seconds['ours']:.1f} ms")
     print(f"scipy least_squares, {', '.join(names)}: {seconds['scipy']:.2f} s")
     print(f"ratio: {seconds['scipy'] / seconds['ours']:,.0f}")
     print(f"largest difference of an exponent or log coefficient: {difference:.1e}")
+    print(f"surface through {points[0].size} points, Huber's loss, certificate and all: {surface:.2f} s")
+    claims = [
+        Claim(f"{arguments.resamples:,} resamples of {len(laws)} laws: seconds", seconds["all"], 1.0),
+        Claim("bootstrap: x one scipy least_squares per resample", seconds["scipy"] / seconds["ours"]),
+        Claim("surface fit: seconds", surface, 2.0),
+    ]
+    write_claims(claims, arguments.claims)
 
 
 if __name__ == "__main__":

@@ -1,15 +1,61 @@
-"""What the benchmarks share: interleaved timing, peak memory, the machine's name."""
+"""What the benchmarks share: interleaved timing, peak memory, the machine's name, numbers beside their targets."""
 
+import argparse
+import json
 import math
 import platform
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
 from torch.profiler import ProfilerActivity, profile
 
+from noiselaw.train.machine import choose_float32_products, float32_products
+
 Job = Callable[[], object]
+
+
+@dataclass(frozen=True)
+class Claim:
+    """A measured number and what was asked of it."""
+
+    what: str
+    value: float
+    target: float | None = None
+    """None where nothing was asked."""
+    at_most: bool = True
+    """Whether smaller is better."""
+
+    @property
+    def is_met(self) -> bool | None:
+        if self.target is None:
+            return None
+        return self.value <= self.target if self.at_most else self.value >= self.target
+
+
+def parser(description: str) -> argparse.ArgumentParser:
+    """Options that every benchmark has."""
+    found = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    found.add_argument("--threads", type=int, default=2)
+    found.add_argument("--claims", type=Path, help="also write the numbers that have targets, as JSON, to this file")
+    return found
+
+
+def write_claims(claims: Sequence[Claim], path: Path | None) -> None:
+    """For `benchmarks/run_all.py`, where a path is given."""
+    if path is not None:
+        path.write_text(json.dumps([asdict(claim) for claim in claims]), encoding="utf-8")
+
+
+@contextmanager
+def fastest_products() -> Iterator[str]:
+    """Float32 products on the CPU by the library that training would choose; its name."""
+    library = choose_float32_products("auto", torch.device("cpu"))
+    with float32_products(library):
+        yield library
 
 
 def machine() -> str:

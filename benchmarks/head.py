@@ -2,19 +2,20 @@
 
 Interleaved in one process: the three bare products (logits, gradient by the hidden states, gradient by the head), the
 full-logit loss under autograd, and the chunked loss; for each the best of several rounds, forward and backward. Prints
-milliseconds, the ratio to the bare products and the peak of extra memory, with the machine named.
+seconds, the ratio to the bare products and the peak of extra memory, with the machine named.
 
-    python benchmarks/head.py --vocab-size 8192 --width 256 --tokens 4096 --threads 2
+    python benchmarks/head.py --vocab-size 131072 --width 512 --tokens 2048 --full balanced
 """
 
 import argparse
 import math
 
 import torch
-from harness import Job, best_seconds, machine, peak_megabytes
+from harness import Claim, Job, best_seconds, fastest_products, machine, parser, peak_megabytes, write_claims
 from torch import Tensor
 
 from noiselaw.head import TokenTargets, reference_loss, vocabulary_loss
+from noiselaw.head.chunked import default_chunk_tokens
 from noiselaw.noise import HybridMixing, NoiseProcess, sample_log_snr
 
 MASK_ID = 0
@@ -64,35 +65,68 @@ def jobs(arguments: argparse.Namespace) -> dict[str, Job]:
     timed: dict[str, Job] = {"three bare products": products}
     for name, mixing in mixings(vocab_size).items():
         targets = make_targets(mixing, vocab_size, num_tokens)
-        if not arguments.skip_full:
+        if name in arguments.full:
             timed[f"{name}: full logits"] = lambda targets=targets: full(targets)
         timed[f"{name}: chunked"] = lambda targets=targets: chunked(targets)
     return timed
 
 
+MOST_OF_PRODUCTS = {"float32": 1.2, "bfloat16": 1.5}
+"""Targets: time in units of the three bare products."""
+LEAST_MEMORY_RATIO = 20.0
+
+
+def claims_of(seconds: dict[str, float], megabytes: dict[str, float], dtype: str) -> list[Claim]:
+    """Time beside the products where every token has loss, and memory beside full logits."""
+    floor = seconds["three bare products"]
+    every_token = [name for name in seconds if name.endswith("chunked") and not name.startswith("masked")]
+    claims = [
+        Claim(
+            f"head, {dtype}, {name.removesuffix(': chunked')}: x bare products",
+            seconds[name] / floor,
+            MOST_OF_PRODUCTS[dtype],
+        )
+        for name in every_token
+    ]
+    claims.append(Claim(f"head, {dtype}, masked: x bare products", seconds["masked: chunked"] / floor))
+    for name, full in megabytes.items():
+        if name.endswith("full logits"):
+            noise = name.removesuffix(": full logits")
+            ratio = full / megabytes[f"{noise}: chunked"]
+            what = f"head, {dtype}, {noise}: memory of full logits / ours"
+            claims.append(Claim(what, ratio, LEAST_MEMORY_RATIO, at_most=False))
+    return claims
+
+
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--vocab-size", type=int, default=1024)
-    parser.add_argument("--width", type=int, default=128)
-    parser.add_argument("--tokens", type=int, default=1024)
-    parser.add_argument("--chunk-tokens", type=int, default=1024)
-    parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--rounds", type=int, default=9)
-    parser.add_argument("--dtype", choices=["float32", "bfloat16"], default="float32")
-    parser.add_argument("--skip-full", action="store_true", help="leave out full logits, for shapes that do not fit")
-    arguments = parser.parse_args()
+    options = parser(__doc__ or "")
+    options.add_argument("--vocab-size", type=int, default=131072)
+    options.add_argument("--width", type=int, default=512)
+    options.add_argument("--tokens", type=int, default=2048)
+    options.add_argument("--chunk-tokens", type=int, help="by default what training takes")
+    options.add_argument("--rounds", type=int, default=3)
+    options.add_argument("--dtype", choices=list(MOST_OF_PRODUCTS), default="float32")
+    options.add_argument("--full", nargs="*", default=[], help="noises whose full-logit loss is timed too")
+    arguments = options.parse_args()
     torch.set_num_threads(arguments.threads)
+    dtype = getattr(torch, arguments.dtype)
+    arguments.chunk_tokens = arguments.chunk_tokens or default_chunk_tokens(
+        arguments.vocab_size, dtype, torch.device("cpu")
+    )
     timed = jobs(arguments)
-    best = best_seconds(timed, arguments.rounds)
+    with fastest_products() as library:
+        best = best_seconds(timed, arguments.rounds)
+        megabytes = {name: peak_megabytes(job) for name, job in timed.items()}
     floor = best["three bare products"]
-    print(f"{machine()}, {arguments.dtype}")
+    print(f"{machine()}, {arguments.dtype}, float32 products by {library}")
     print(
         f"V {arguments.vocab_size}, d {arguments.width}, N {arguments.tokens}, chunks of {arguments.chunk_tokens}, "
         f"best of {arguments.rounds}"
     )
     print(f"{'':36s}{'ms':>10s}{'ratio':>8s}{'peak MB':>10s}")
     for name, seconds in best.items():
-        print(f"{name:36s}{1e3 * seconds:10.2f}{seconds / floor:8.2f}{peak_megabytes(timed[name]):10.1f}")
+        print(f"{name:36s}{1e3 * seconds:10.2f}{seconds / floor:8.2f}{megabytes[name]:10.1f}")
+    write_claims(claims_of(best, megabytes, arguments.dtype), arguments.claims)
 
 
 if __name__ == "__main__":

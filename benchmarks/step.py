@@ -11,22 +11,24 @@ floor of any implementation. All variants run interleaved in one process.
 
 import argparse
 import copy
+import time
 from dataclasses import dataclass, replace
 
 import torch
-from harness import Job, best_seconds, machine, peak_megabytes
+from harness import Claim, Job, best_seconds, machine, parser, peak_megabytes, write_claims
 from torch import Tensor
 
 from noiselaw.accounting import flops_per_token, head_flops_per_token
 from noiselaw.data.order import step_generator
 from noiselaw.head import reference_loss
+from noiselaw.model.attention import Attention
 from noiselaw.model.init import initialise
 from noiselaw.model.transformer import Transformer
 from noiselaw.noise.process import build_process
 from noiselaw.optim.groups import build_optimizer
 from noiselaw.specs import DiffusionSpec, RunSpec, parse_spec
-from noiselaw.train.machine import float32_products
-from noiselaw.train.objective import DiffusionObjective
+from noiselaw.train.machine import choose_float32_products, float32_products
+from noiselaw.train.objective import DiffusionObjective, NoisyBatch
 from noiselaw.train.step import HeadSettings, Precision, Training, head_targets, train_step
 
 MASK_ID, EMPTY_ID, FIRST_TOKEN = 1, 2, 3
@@ -90,10 +92,16 @@ def step_job(training: Training, library: str) -> Job:
     return job
 
 
-def published_job(training: Training) -> Job:
+def published_job(training: Training, *, compiled: bool) -> Job:
     """The published computation of the same loss, step after step."""
     model, objective = training.model, training.objective
     assert isinstance(objective, DiffusionObjective)
+
+    def loss_of(batch: NoisyBatch, attention: Attention) -> Tensor:
+        hidden = model(batch.inputs, attention).flatten(0, 1)
+        return reference_loss(hidden, model.lm_head.weight, model.head_multiplier, head_targets(objective, batch)).loss
+
+    forward = torch.compile(loss_of) if compiled else loss_of
 
     def job() -> None:
         tokens = training.loader.batch(0)
@@ -102,9 +110,7 @@ def published_job(training: Training) -> Job:
         noisy = torch.multinomial(marginal.flatten(0, 1), 1).view_as(tokens)
         # Where the [V]-wide draw gives the same token that ours would, the rest of the step is the same work.
         batch = replace(batch, inputs=torch.where(batch.weight > 0, noisy, batch.inputs))
-        hidden = model(batch.inputs, batch.attention()).flatten(0, 1)
-        loss = reference_loss(hidden, model.lm_head.weight, model.head_multiplier, head_targets(objective, batch)).loss
-        (loss / tokens.numel()).backward()
+        (forward(batch, batch.attention()) / tokens.numel()).backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         training.optimizer.step()
         training.optimizer.zero_grad()
@@ -112,7 +118,7 @@ def published_job(training: Training) -> Job:
     return job
 
 
-def products_job(arguments: argparse.Namespace, dtype: torch.dtype) -> Job:
+def products_job(arguments: argparse.Namespace, dtype: torch.dtype, library: str) -> Job:
     """All matrix products of a step, forward and both backward: blocks, attention, and the head for live tokens."""
     width, num_tokens, heads = arguments.width, arguments.batch * arguments.length, arguments.width // 64
     live = make_training(arguments, "float32", compiled=False)
@@ -129,7 +135,7 @@ def products_job(arguments: argparse.Namespace, dtype: torch.dtype) -> Job:
         out.mT @ x
 
     def job() -> None:
-        with torch.no_grad(), float32_products("onednn"):
+        with torch.no_grad(), float32_products(library):
             for _ in range(arguments.layers):
                 for x, weight in pairs:
                     both_ways(x, weight)
@@ -142,40 +148,66 @@ def products_job(arguments: argparse.Namespace, dtype: torch.dtype) -> Job:
     return job
 
 
+def claims_of(best: dict[str, float]) -> list[Claim]:
+    """Speed beside the published computation, and the share of a step that its bare products would take."""
+    eager = best["published, eager float32"]
+    claims = [
+        Claim("step, float32: x published eager", eager / best["float32"], 2.5, at_most=False),
+        Claim("step, bfloat16: x published eager", eager / best["bfloat16"], 3.5, at_most=False),
+        *(
+            Claim(
+                f"step, {name}: bare products / step", best[f"products alone, {name}"] / best[name], 0.6, at_most=False
+            )
+            for name in ("float32", "bfloat16")
+        ),
+    ]
+    compiled = best.get("published, compiled float32")
+    if compiled is not None:
+        claims += [
+            Claim(f"step, {name}: x published compiled", compiled / best[name], 2.0, at_most=False)
+            for name in ("float32", "float32, compiled blocks")
+        ]
+    return claims
+
+
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--noise", default="balanced")
-    parser.add_argument("--layers", type=int, default=6)
-    parser.add_argument("--width", type=int, default=256)
-    parser.add_argument("--vocab-size", type=int, default=8192)
-    parser.add_argument("--length", type=int, default=256)
-    parser.add_argument("--batch", type=int, default=16)
-    parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--skip-compile", action="store_true", help="leave out the compiled steps")
-    arguments = parser.parse_args()
+    options = parser(__doc__ or "")
+    options.add_argument("--noise", default="balanced")
+    options.add_argument("--layers", type=int, default=6)
+    options.add_argument("--width", type=int, default=256)
+    options.add_argument("--vocab-size", type=int, default=8192)
+    options.add_argument("--length", type=int, default=256)
+    options.add_argument("--batch", type=int, default=16)
+    options.add_argument("--rounds", type=int, default=5)
+    options.add_argument("--skip-compile", action="store_true", help="leave out the compiled steps")
+    arguments = options.parse_args()
     torch.set_num_threads(arguments.threads)
 
     plain = make_training(arguments, "float32", compiled=False)
+    library = choose_float32_products("auto", torch.device("cpu"))
     jobs: dict[str, Job] = {
-        "published, eager float32": published_job(copy.deepcopy(plain)),
+        "published, eager float32": published_job(copy.deepcopy(plain), compiled=False),
         "float32, torch's products": step_job(copy.deepcopy(plain), "torch"),
-        "float32": step_job(plain, "onednn"),
-        "bfloat16": step_job(make_training(arguments, "bfloat16", compiled=False), "onednn"),
+        "float32": step_job(copy.deepcopy(plain), library),
+        "bfloat16": step_job(make_training(arguments, "bfloat16", compiled=False), library),
     }
     if not arguments.skip_compile:
-        jobs["float32, compiled blocks"] = step_job(make_training(arguments, "float32", compiled=True), "onednn")
-        jobs["bfloat16, compiled blocks"] = step_job(make_training(arguments, "bfloat16", compiled=True), "onednn")
-    jobs["products alone, float32"] = products_job(arguments, torch.float32)
-    jobs["products alone, bfloat16"] = products_job(arguments, torch.bfloat16)
-    for job in jobs.values():
+        jobs["published, compiled float32"] = published_job(plain, compiled=True)
+        jobs["float32, compiled blocks"] = step_job(make_training(arguments, "float32", compiled=True), library)
+        jobs["bfloat16, compiled blocks"] = step_job(make_training(arguments, "bfloat16", compiled=True), library)
+    jobs["products alone, float32"] = products_job(arguments, torch.float32, library)
+    jobs["products alone, bfloat16"] = products_job(arguments, torch.bfloat16, library)
+    for name, job in jobs.items():
+        started = time.perf_counter()
         job()
+        if "compiled" in name:
+            print(f"first step, {name}: {time.perf_counter() - started:.1f} s")
     best = best_seconds(jobs, arguments.rounds)
     num_tokens = arguments.batch * arguments.length
     baseline = best["published, eager float32"]
     shape = plain.spec.model.shape(arguments.vocab_size)
     gflop = num_tokens * (flops_per_token(shape, arguments.length) + head_flops_per_token(shape)) / 1e9
-    print(machine())
+    print(f"{machine()}, float32 products by {library}")
     print(
         f"{arguments.noise} noise, {arguments.layers} layers x {arguments.width}, V {arguments.vocab_size}, "
         f"{arguments.batch} x {arguments.length} tokens, AdamW, best of {arguments.rounds}; "
@@ -188,6 +220,7 @@ def main() -> None:
             f"{name:28s}{1e3 * seconds:9.1f}{num_tokens / seconds:10,.0f}{baseline / seconds:13.2f}"
             f"{floor / seconds:15.2f}{peak_megabytes(jobs[name]):9.0f}"
         )
+    write_claims(claims_of(best), arguments.claims)
 
 
 if __name__ == "__main__":

@@ -234,6 +234,9 @@ class RuntimeSpec(Spec):
     fastest among those whose measured error is that of float32."""
     compile: bool = False
     """Compile each transformer block."""
+    recompute_blocks: bool = False
+    """Keep only the input of each transformer block for the backward pass and compute the rest again: a fraction of
+    the memory for a third more of the blocks' work (activation checkpointing)."""
     micro_batch_sequences: int | None = Field(default=None, gt=0)
     """Sequences per forward pass; None takes the whole batch at once. Gradients accumulate."""
     head_chunk_tokens: int | None = Field(default=None, gt=0)

@@ -20,6 +20,7 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn import functional
+from torch.utils.checkpoint import checkpoint
 
 from noiselaw.accounting import MLP_RATIO
 from noiselaw.model.attention import Attention, attend
@@ -186,6 +187,8 @@ class Transformer(nn.Module):
         self.model = Decoder(spec, vocab_size)
         self.lm_head = nn.Linear(spec.width, vocab_size, bias=False)
         self.head_multiplier = spec.head_scale / spec.width
+        self.recompute_blocks = False
+        """Whether the backward pass computes each block again from its input instead of keeping what it needs."""
 
     def forward(
         self,
@@ -209,7 +212,10 @@ class Transformer(nn.Module):
         if cache is None:
             bias = attention.additive(ids.shape[1], sink=spec.attention_sink, like=x)
             for layer in self.model.layers:
-                x = layer(x, rotary, bias)
+                if self.recompute_blocks:
+                    x = checkpoint(layer, x, rotary, bias, use_reentrant=False)
+                else:
+                    x = layer(x, rotary, bias)
         else:
             bias = attention.additive(cache.num_positions, sink=spec.attention_sink, like=x, queries=positions)
             for layer, kept in zip(self.model.layers, cache.layers, strict=True):

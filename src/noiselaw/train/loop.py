@@ -211,7 +211,7 @@ def _prepare(
         fingerprint=fingerprint,
         training=training,
         validator=Validator(
-            training.objective, data.split("validation"), length, spec.validation, _validation_rows(spec)
+            training.objective, data.split("validation"), length, spec.validation, validation_rows(spec)
         ),
         log=MetricsLog(folder / "metrics.jsonl", step),
         step=step,
@@ -223,7 +223,7 @@ def _prepare(
     return run
 
 
-def _validation_rows(spec: RunSpec) -> int:
+def validation_rows(spec: RunSpec) -> int:
     """Sequences per forward pass of a validation."""
     enough = -(-MIN_VALIDATION_TOKENS // spec.data.sequence_length)
     return spec.runtime.micro_batch_sequences or max(spec.batch_sequences, enough)

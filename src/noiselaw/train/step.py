@@ -134,6 +134,7 @@ class Training:
         else:
             model.load_state_dict(start.weights)
         model.to(device)
+        model.recompute_blocks = spec.runtime.recompute_blocks
         optimizer = build_optimizer(model, spec.optimizer, spec.model)
         if spec.runtime.compile:
             for layer in model.model.layers:
