@@ -74,15 +74,14 @@ def main() -> None:
         specs = {f"laptop, {run.spec.name[:-9]}": run.spec for run in runs if run.group == "masked"}
         tiny = {"data": {"path": str(folder / "data"), "sequence_length": 128}}
         specs["tiny.yaml"] = parse_spec(RunSpec, read_mapping(RECIPES / "tiny.yaml") | tiny, "tiny.yaml")
-        print(
-            f"{'':28s}{'step ms':>9s}{'batch ms':>10s}{'loader / trainer':>18s}{'validation ms':>15s}{'of the run':>12s}"
-        )
+        columns = ("step ms", "batch ms", "loader/trainer", "validation ms", "of the run")
+        print(f"{'':28s}" + "".join(f"{column:>15s}" for column in columns))
         for label, spec in specs.items():
             costs = measure(spec, data, arguments.rounds)
             appetite = costs.step / costs.batch
             print(
-                f"{label:28s}{1e3 * costs.step:9.2f}{1e3 * costs.batch:10.3f}{appetite:16.0f}"
-                f"{1e3 * costs.validation:15.1f}{costs.validation_share:9.1%}"
+                f"{label:28s}{1e3 * costs.step:15.2f}{1e3 * costs.batch:15.3f}{appetite:15.0f}"
+                f"{1e3 * costs.validation:15.1f}{costs.validation_share:15.1%}"
             )
             claims.append(Claim(f"loader, {label}: x the trainer's appetite", appetite, 20, at_most=False))
             # The recipe buys a standard error of 0.03 nats with more than the default.

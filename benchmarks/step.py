@@ -12,71 +12,37 @@ floor of any implementation. All variants run interleaved in one process.
 import argparse
 import copy
 import time
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import torch
 from harness import Claim, Job, best_seconds, machine, parser, peak_megabytes, write_claims
+from randomdata import make_training
 from torch import Tensor
 
 from noiselaw.accounting import flops_per_token, head_flops_per_token
 from noiselaw.data.order import step_generator
 from noiselaw.head import reference_loss
 from noiselaw.model.attention import Attention
-from noiselaw.model.init import initialise
-from noiselaw.model.transformer import Transformer
-from noiselaw.noise.process import build_process
-from noiselaw.optim.groups import build_optimizer
-from noiselaw.specs import DiffusionSpec, RunSpec, parse_spec
 from noiselaw.train.machine import choose_float32_products, float32_products
 from noiselaw.train.objective import DiffusionObjective, NoisyBatch
-from noiselaw.train.step import HeadSettings, Precision, Training, head_targets, train_step
+from noiselaw.train.step import Training, head_targets, train_step
 
-MASK_ID, EMPTY_ID, FIRST_TOKEN = 1, 2, 3
-
-
-@dataclass(frozen=True)
-class RandomTokens:
-    """A loader without data: all tokens alike."""
-
-    vocab_size: int
-    shape: tuple[int, int]
-
-    def batch(self, step: int) -> Tensor:
-        return torch.randint(FIRST_TOKEN, self.vocab_size, self.shape, generator=step_generator(0, step, "tokens"))
+WARM_UP = 4
+"""Steps before any is timed: batches with and without prompts are compiled apart."""
 
 
-def make_training(arguments: argparse.Namespace, precision: str, *, compiled: bool) -> Training:
-    """A training of the benchmark's shape, with random tokens for data."""
-    values = {
-        "data": {"path": "none", "sequence_length": arguments.length},
-        "model": {"num_layers": arguments.layers, "width": arguments.width, "num_heads": arguments.width // 64},
-        "objective": {"kind": "diffusion", "noise": arguments.noise},
-        "batch_sequences": arguments.batch,
-        "optimizer": {"kind": "adamw"},
-        "schedule": {"num_steps": 10**6},
-        "precision": precision,
-        "runtime": {"compile": compiled},
-    }
-    spec = parse_spec(RunSpec, values, "benchmark")
-    assert isinstance(spec.objective, DiffusionSpec)
-    model = Transformer(spec.model, arguments.vocab_size)
-    initialise(model, spec.init, step_generator(0, 0, "init"))
-    if compiled:
-        for layer in model.model.layers:
-            layer.compile()
-    noise = spec.objective
-    process = build_process(
-        noise.noise, arguments.vocab_size, MASK_ID, noise.min_log_snr, noise.max_log_snr, token_frequencies=None
-    )
-    return Training(
-        spec=spec,
-        device=torch.device("cpu"),
-        precision=Precision(spec.precision),
-        model=model,
-        optimizer=build_optimizer(model, spec.optimizer, spec.model),
-        objective=DiffusionObjective(noise, process, EMPTY_ID),
-        head=HeadSettings.of(spec.runtime, arguments.vocab_size, Precision(spec.precision), torch.device("cpu")),
-        loader=RandomTokens(arguments.vocab_size, (arguments.batch, arguments.length)),
+def training_of(arguments: argparse.Namespace, precision: str, *, compiled: bool) -> Training:
+    """A training of the benchmark's shape."""
+    return make_training(
+        layers=arguments.layers,
+        width=arguments.width,
+        heads=arguments.width // 64,
+        length=arguments.length,
+        batch=arguments.batch,
+        vocab_size=arguments.vocab_size,
+        objective=arguments.noise,
+        precision=precision,
+        compile=compiled,
     )
 
 
@@ -121,7 +87,7 @@ def published_job(training: Training, *, compiled: bool) -> Job:
 def products_job(arguments: argparse.Namespace, dtype: torch.dtype, library: str) -> Job:
     """All matrix products of a step, forward and both backward: blocks, attention, and the head for live tokens."""
     width, num_tokens, heads = arguments.width, arguments.batch * arguments.length, arguments.width // 64
-    live = make_training(arguments, "float32", compiled=False)
+    live = training_of(arguments, "float32", compiled=False)
     batch = live.objective.training_batch(live.loader.batch(0), step_generator(0, 0, "noise"))
     num_live = int(batch.weight.count_nonzero())
     linear = [(num_tokens, width, width)] * 4 + [(num_tokens, width, 4 * width), (num_tokens, 4 * width, width)]
@@ -183,25 +149,26 @@ def main() -> None:
     arguments = options.parse_args()
     torch.set_num_threads(arguments.threads)
 
-    plain = make_training(arguments, "float32", compiled=False)
+    plain = training_of(arguments, "float32", compiled=False)
     library = choose_float32_products("auto", torch.device("cpu"))
     jobs: dict[str, Job] = {
         "published, eager float32": published_job(copy.deepcopy(plain), compiled=False),
         "float32, torch's products": step_job(copy.deepcopy(plain), "torch"),
         "float32": step_job(copy.deepcopy(plain), library),
-        "bfloat16": step_job(make_training(arguments, "bfloat16", compiled=False), library),
+        "bfloat16": step_job(training_of(arguments, "bfloat16", compiled=False), library),
     }
     if not arguments.skip_compile:
         jobs["published, compiled float32"] = published_job(plain, compiled=True)
-        jobs["float32, compiled blocks"] = step_job(make_training(arguments, "float32", compiled=True), library)
-        jobs["bfloat16, compiled blocks"] = step_job(make_training(arguments, "bfloat16", compiled=True), library)
+        jobs["float32, compiled blocks"] = step_job(training_of(arguments, "float32", compiled=True), library)
+        jobs["bfloat16, compiled blocks"] = step_job(training_of(arguments, "bfloat16", compiled=True), library)
     jobs["products alone, float32"] = products_job(arguments, torch.float32, library)
     jobs["products alone, bfloat16"] = products_job(arguments, torch.bfloat16, library)
     for name, job in jobs.items():
         started = time.perf_counter()
-        job()
+        for _ in range(WARM_UP):
+            job()
         if "compiled" in name:
-            print(f"first step, {name}: {time.perf_counter() - started:.1f} s")
+            print(f"first {WARM_UP} steps, {name}: {time.perf_counter() - started:.1f} s", flush=True)
     best = best_seconds(jobs, arguments.rounds)
     num_tokens = arguments.batch * arguments.length
     baseline = best["published, eager float32"]

@@ -1,6 +1,7 @@
 """The chunked head against the full-logit one: values and gradients, every noise, every noise level, every dtype."""
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -207,6 +208,13 @@ def test_tokens_without_loss_never_reach_the_head(noise: str, kernel: str):
     assert (poisoned.hidden.grad[dead] == 0).all()
     assert (got.integrand[dead] == 0).all()
     assert (got.integrand[~dead] > 0).all()
+
+
+def test_live_tokens_that_are_known_are_not_looked_for():
+    targets = product_case("balanced", torch.linspace(-9, 9, 30)).targets
+    known = replace(targets, live=torch.tensor([3, 1]))
+    assert known.live_tokens().tolist() == [3, 1]
+    assert torch.equal(known.at(slice(4)).live_tokens(), targets.at(slice(4)).live_tokens())
 
 
 @pytest.mark.parametrize("noise", ["masked", "balanced", "unigram", "autoregressive"])

@@ -31,6 +31,8 @@ class TokenTargets:
     """The noise whose bound is the loss; None for plain cross-entropy."""
     mask_id: int
     """The token the model can never predict."""
+    live: Tensor | None = None
+    """What `live_tokens` would find, int64 [n], where the caller knows it already."""
 
     def __post_init__(self) -> None:
         num_tokens = len(self.clean)
@@ -46,8 +48,10 @@ class TokenTargets:
     def live_tokens(self) -> Tensor:
         """Indices of the tokens that carry loss, [n]: weight above 0 and, under pure masking, masked.
 
-        On a GPU this waits for the device once, because n must be known on the host.
+        On a GPU this waits for the device, because n must be known on the host, unless `live` was given.
         """
+        if self.live is not None:
+            return self.live
         live = self.weight > 0
         if self.mixing is not None and self.mixing.is_masked:
             live = live & (self.noisy == self.mask_id)

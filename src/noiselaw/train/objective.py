@@ -43,7 +43,7 @@ class NoisyBatch:
         return self._map(lambda part: part[start:stop])
 
     def to(self, device: torch.device) -> "NoisyBatch":
-        return self._map(lambda part: part.to(device))
+        return self._map(lambda part: moved(part, device))
 
     def attention(self) -> Attention:
         if self.causal:
@@ -55,6 +55,11 @@ class NoisyBatch:
         lengths, ends = (None if part is None else change(part) for part in (self.prompt_lengths, self.ends))
         parts = (self.inputs, self.clean, self.log_snr, self.weight)
         return NoisyBatch(*map(change, parts), prompt_lengths=lengths, causal=self.causal, ends=ends)
+
+
+def moved(part: Tensor, device: torch.device) -> Tensor:
+    """`part` on `device`. A GPU copies it from pinned memory while it computes, and nobody waits."""
+    return part.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else part.to(device)
 
 
 class Objective(Protocol):

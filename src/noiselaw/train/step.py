@@ -2,7 +2,7 @@
 
 import math
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
@@ -18,7 +18,7 @@ from noiselaw.model.transformer import Transformer
 from noiselaw.optim.groups import build_optimizer, set_learning_rate
 from noiselaw.optim.schedule import learning_rate_factor
 from noiselaw.specs import HeadKernel, RunSpec, RuntimeSpec
-from noiselaw.train.objective import NoisyBatch, Objective, build_objective
+from noiselaw.train.objective import NoisyBatch, Objective, build_objective, moved
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,12 +77,15 @@ def batch_loss(
     model: Transformer, objective: Objective, batch: NoisyBatch, precision: Precision, head: HeadSettings
 ) -> HeadLoss:
     """Model and head on one batch, on the model's device: the weighted loss sum and each token's terms, nats."""
-    batch = batch.to(model.lm_head.weight.device)
+    device = model.lm_head.weight.device
+    # Counted before the batch moves: a GPU would have to be waited for.
+    live = moved(head_targets(objective, batch).live_tokens(), device)
+    batch = batch.to(device)
     with precision.autocast(batch.inputs.device):
         hidden = model(batch.inputs, batch.attention())
     # The last norm runs in float32; the head's products run in the dtype of what they are given.
     hidden = hidden.flatten(0, 1).to(precision.dtype)
-    targets = head_targets(objective, batch)
+    targets = replace(head_targets(objective, batch), live=live)
     weight, multiplier = model.lm_head.weight, model.head_multiplier
     return vocabulary_loss(hidden, weight, multiplier, targets, head.chunk_tokens, kernel=head.kernel)
 
