@@ -16,7 +16,7 @@ from torch import Tensor
 from noiselaw.data.order import step_generator
 from noiselaw.data.shards import open_tokens
 from noiselaw.evaluation.likelihood import build_evaluation_objective, forward_of
-from noiselaw.hub.load import load_model
+from noiselaw.hub.loading import load_model
 from noiselaw.noise.levels import SPACINGS
 from noiselaw.train.bound import Texts, batch_losses, noised
 from noiselaw.train.objective import DiffusionObjective

@@ -7,7 +7,7 @@ import torch
 
 from noiselaw.evaluation.generative import OwnJudge, build_judge, quality, token_entropy
 from noiselaw.evaluation.likelihood import completion_bounds
-from noiselaw.hub.load import load_model
+from noiselaw.hub.loading import load_model
 
 
 class Says:

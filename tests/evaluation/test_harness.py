@@ -119,7 +119,7 @@ def offline(monkeypatch, tmp_path_factory):
 
 def results(run, tasks, names, **options):
     from noiselaw.evaluation.harness import run_tasks
-    from noiselaw.hub.load import load_model
+    from noiselaw.hub.loading import load_model
 
     return run_tasks(load_model(run), names, include_path=tasks, **options)["results"]
 

@@ -17,7 +17,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from noiselaw.cli.tracing import TraceRecorder, visible
 from noiselaw.files import write_text
-from noiselaw.hub.load import LoadedModel, load_model
+from noiselaw.hub.loading import LoadedModel, load_model
 from noiselaw.hub.write import Settings, revise, write, written_ids
 from noiselaw.report.trace import render_trace
 from noiselaw.sampling import Canvas, Filters, Observer, Step

@@ -14,7 +14,7 @@ from typing import Protocol
 import torch
 
 from noiselaw.evaluation.likelihood import completion_bounds
-from noiselaw.hub.load import LoadedModel, load_model
+from noiselaw.hub.loading import LoadedModel, load_model
 from noiselaw.hub.write import Settings, write, written_ids
 from noiselaw.sampling import Canvas
 from noiselaw.units import bits_per_byte_from_nats_per_token

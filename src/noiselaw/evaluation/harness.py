@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from noiselaw.evaluation.likelihood import DEFAULT_DRAWS, completion_bounds
-from noiselaw.hub.load import LoadedModel, load_model
+from noiselaw.hub.loading import LoadedModel, load_model
 from noiselaw.hub.write import Settings, write, written_ids
 from noiselaw.sampling import GREEDY, Canvas, Filters
 from noiselaw.train.machine import resolve_device

@@ -10,7 +10,7 @@ from noiselaw.data.vocabulary import FREQUENCIES_NAME
 from noiselaw.files import new_folder, read_json, write_atomically, write_json, write_text
 from noiselaw.hub.card import Card, render_card
 from noiselaw.hub.format import ExportedConfig
-from noiselaw.hub.load import LoadError, load_run
+from noiselaw.hub.loading import LoadError, load_run
 from noiselaw.hub.weights import SHARD_BYTES, write_weights
 from noiselaw.laws.ownbook import read_book
 from noiselaw.metrics import read_rows
