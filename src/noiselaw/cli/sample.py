@@ -48,7 +48,10 @@ class SampleArguments:
     num_samples: int = 1
     """Texts for each prompt."""
     length: int | None = None
-    """Tokens of the whole text, prompt included; by default as many as the model was trained on."""
+    """Tokens of the whole text, prompt included; by default as many as the model was trained on.
+
+    A diffusion model has seen texts of that length only and writes shorter ones worse.
+    """
     sampler: str | None = None
     """ancestral (default), adaptive or blockwise."""
     steps: int | None = None
