@@ -88,6 +88,8 @@ def _law(run: Path, spec: RunSpec, facts: dict[str, Any], step: int, laws: Path 
         laws = parents[1] / "laws.json" if run.resolve().parent.name == "runs" else None
         if laws is None or not laws.is_file():
             return None
+    elif not laws.exists():
+        raise ValueError(f"--laws {laws}: no such study nor laws.json; give the folder that `noiselaw study` wrote")
     book = read_book([laws])
     per_token = flops_per_token(spec.model.shape(facts["vocab_size"]), spec.data.sequence_length, book.convention)
     flops = float(per_token * spec.tokens_per_step * step)
