@@ -18,7 +18,7 @@ from noiselaw.data.order import step_generator
 from noiselaw.data.prepare import prepare
 from noiselaw.data.shards import open_tokens
 from noiselaw.evaluation.likelihood import build_evaluation_objective, forward_of
-from noiselaw.hub.load import load_model
+from noiselaw.hub.loading import load_model
 from noiselaw.noise.levels import SPACINGS
 from noiselaw.specs import RunSpec, parse_spec
 from noiselaw.train.bound import Texts, batch_losses, noised

@@ -26,6 +26,7 @@ from noiselaw.sampling import (
     NO_FILTERS,
     Canvas,
     Denoiser,
+    LogitsDenoiser,
     TransformerDenoiser,
     adaptive,
     ancestral,
@@ -35,7 +36,6 @@ from noiselaw.sampling import (
     linear_grid,
 )
 from noiselaw.sampling.adaptive import improvability
-from noiselaw.sampling.denoiser import RecomputedContinuation
 from noiselaw.sampling.filters import draw
 from noiselaw.sampling.predictions import Predictions
 from noiselaw.specs import InitSpec, ModelSpec
@@ -45,27 +45,9 @@ MASK_ID = 3
 NOISES = {"masked": -math.inf, "balanced": 0.0, "uniform": math.inf}
 
 
-class PlainDenoiser:
-    """The whole sequence through model and head at every call, nothing kept."""
-
-    sees_noise_level = True  # so that no prediction is reused
-
-    def __init__(self, model: Transformer) -> None:
-        self.model = model
-
-    def hidden(self, ids: Tensor, attention: Attention, log_snr: float) -> Tensor:
-        del log_snr
-        return self.model.logits(self.model(ids, attention))
-
-    def logits(self, hidden: Tensor) -> Tensor:
-        return hidden
-
-    def after(self, prefix: Tensor, lengths: Tensor) -> Denoiser:
-        return RecomputedContinuation(self, prefix, lengths)
-
-    def select(self, rows: Tensor) -> Denoiser:
-        del rows
-        return self
+def plain_denoiser(model: Transformer) -> LogitsDenoiser:
+    """The whole sequence through model and head at every call, nothing kept: no prediction is used twice."""
+    return LogitsDenoiser(lambda ids, attention: model.logits(model(ids, attention)), sees_noise_level=True)
 
 
 def make_model(arguments: argparse.Namespace) -> Transformer:
@@ -216,7 +198,7 @@ def step_jobs(arguments: argparse.Namespace) -> dict[str, Callable[[], object]]:
 def show_texts(arguments: argparse.Namespace) -> None:
     """Table 1."""
     model = make_model(arguments)
-    plain, fast = PlainDenoiser(model), TransformerDenoiser(model)
+    plain, fast = plain_denoiser(model), TransformerDenoiser(model)
     canvas = Canvas.from_prompts([list(range(10, 10 + arguments.prompt))] * arguments.batch, arguments.length)
     num_tokens = int(canvas.blank.sum())
     print(

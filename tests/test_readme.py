@@ -4,7 +4,8 @@
 source `python` is a folder of short texts, `runs.csv` a made-up table, `studies/...` made-up finished studies. Runs are
 cut to three steps. Three things are not carried out, only checked for being possible: `noiselaw study run` stops where
 the study would start, with its recipe read and its runs planned, `make` is asked what it would do, and `noiselaw demo`,
-which would serve until it is stopped, is asked for its help (it has tests of its own).
+which would serve until it is stopped, is asked for its help (it has tests of its own). Without lm-evaluation-harness
+its tasks must name the extra.
 """
 
 import re
@@ -14,6 +15,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -45,7 +47,8 @@ COMMANDS = [line for block in blocks("sh") for line in block.splitlines() if lin
 def desk(tiny_data, tmp_path_factory) -> Path:
     """A folder with everything the commands name."""
     folder = tmp_path_factory.mktemp("desk")
-    shutil.copytree(ROOT / "recipes", folder / "recipes")
+    for name in ("recipes", "examples"):
+        shutil.copytree(ROOT / name, folder / name)
     shutil.copytree(tiny_data, folder / "data" / "python")
     recipe = read_mapping(ROOT / "recipes" / "laptop.yaml")
     recipe["budgets_flops"] = [budget * 1e-4 for budget in recipe["budgets_flops"]]
@@ -94,6 +97,9 @@ def test_commands_and_programs(desk, tiny_data, monkeypatch, capsys):
             main()
         except SystemExit as stop:
             if stop.code == 0:  # help
+                continue
+            if "--tasks" in words and find_spec("lm_eval") is None:
+                assert "pip install 'noiselaw[evaluate]'" in capsys.readouterr().err
                 continue
             pytest.fail(f"{line}\nexit {stop.code}: {capsys.readouterr().err}")
         assert capsys.readouterr().out, line

@@ -100,6 +100,13 @@ def test_fingerprint_is_identity_not_execution():
     assert spec.fingerprint("other data") != spec.fingerprint("data")
 
 
+def test_fingerprints_of_earlier_releases_stand():
+    """Computed before specs could name initial weights: run folders of that time must continue."""
+    assert run_spec().fingerprint("data") == "7a528a60c82d91cf"
+    assert run_spec(objective={"kind": "autoregressive"}).fingerprint("data") == "8c502d3415badf7e"
+    assert run_spec(init={"head_std": 0.1}).fingerprint("data") not in {"7a528a60c82d91cf", "8c502d3415badf7e"}
+
+
 def test_unreadable_files_are_named(tmp_path):
     with pytest.raises(SpecError, match="no such file"):
         read_mapping(tmp_path / "absent.yaml")

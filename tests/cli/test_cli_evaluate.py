@@ -53,7 +53,10 @@ def test_data_text_and_texts_written(run, tiny_data, tmp_path, capsys):
         (["--text", ""], "no tokens"),
         (["--text", "a" * 9, "--prompt", "b" * 9], "longer than the 16"),
         (["--generate"], "name a model with --scorer"),
+        (["--generate", "--scorer", "nowhere"], "--scorer nowhere: neither a run folder"),
+        (["--generate", "--scorer", "nowhere", "--num-samples", "0"], "must be at least 1"),
         (["--data", "nowhere"], "no prepared data here"),
+        (["--text", "a", "--draws", "0"], "--draws 0: give at least 1"),
     ],
 )
 def test_mistakes_are_named(run, arguments, message):

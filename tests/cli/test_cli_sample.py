@@ -1,10 +1,14 @@
 """`noiselaw sample` as typed on the command line."""
 
+import io
 import json
 import re
+from types import SimpleNamespace
 
 import pytest
+from rich.console import Console
 
+from noiselaw.cli import sample as command
 from noiselaw.cli.main import EXIT_USER_ERROR, main
 
 
@@ -138,6 +142,19 @@ def test_a_binary_file_to_revise_is_refused(trained_run, fails, tmp_path):
 def test_a_wrong_folder_is_named(fails, tiny_data, tmp_path):
     assert "is prepared data; give the run folder" in fails(tiny_data)
     assert "no such folder" in fails(tmp_path / "nowhere")
+
+
+def test_a_terminal_shows_the_steps(monkeypatch):
+    screen = io.StringIO()
+    monkeypatch.setattr(
+        command, "Console", lambda **_: Console(file=screen, force_terminal=True, width=80, legacy_windows=False)
+    )
+    with command._progress(disable=False) as observe:
+        observe(SimpleNamespace(num_steps=8, index=7))
+    shown = re.sub(r"\x1b\[[^A-Za-z]*[A-Za-z]", "", screen.getvalue())
+    assert "7/8" in shown
+    with command._progress(disable=True) as observe:
+        assert observe is None
 
 
 def test_control_characters_cannot_reach_the_terminal(trained_run, run):

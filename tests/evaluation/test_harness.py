@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-pytest.importorskip("lm_eval", reason="lm-evaluation-harness is not installed (extra `evaluate`)")
+pytest.importorskip("lm_eval", reason="46 packages of 300 MB for these tests alone: pip install 'noiselaw[evaluate]'")
 pytestmark = pytest.mark.filterwarnings("ignore")  # the harness and its packages warn of themselves
 
 ANIMALS = {"dog": "woof", "cat": "meow", "cow": "mooo", "pig": "oink"}
@@ -28,7 +28,7 @@ metric_list:
   - metric: acc
 """
 GENERATION = """\
-task: animals_write
+task: {name}
 dataset_path: json
 dataset_kwargs:
   data_files: {{validation: {file}}}
@@ -60,7 +60,7 @@ metric_list:
 
 @pytest.fixture(scope="module")
 def tasks(tmp_path_factory) -> Path:
-    """A folder of tasks: what an animal says; the same with every answer wrong; writing it; the whole text."""
+    """A folder of tasks: choosing what an animal says, and writing it, with right and wrong answers; the whole text."""
     folder = tmp_path_factory.mktemp("tasks")
     for name, turn in (("right", 0), ("wrong", 1)):
         rows = [
@@ -70,7 +70,7 @@ def tasks(tmp_path_factory) -> Path:
         file = folder / f"{name}.jsonl"
         file.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
         (folder / f"animals_{name}.yaml").write_text(CHOICE.format(name=f"animals_{name}", file=file))
-    (folder / "animals_write.yaml").write_text(GENERATION.format(file=folder / "right.jsonl"))
+        (folder / f"animals_write_{name}.yaml").write_text(GENERATION.format(name=f"animals_write_{name}", file=file))
     (folder / "animals_rolling.yaml").write_text(ROLLING.format(file=folder / "right.jsonl"))
     return folder
 
@@ -91,7 +91,7 @@ def animal_runs(tmp_path_factory) -> dict[str, Path]:
         (folder / "texts" / f"{index}.txt").write_text("".join(words), encoding="utf-8")
     prepare([str(folder / "texts")], folder / "data", tokenizer="bpe:259", validation_fraction=0.2)
     runs = {}
-    for name in ("masked", "autoregressive"):
+    for name in ("masked", "balanced", "autoregressive"):
         is_diffusion = name != "autoregressive"
         objective = {"kind": "diffusion", "noise": name, "prompt_probability": 0.5} if is_diffusion else {"kind": name}
         values = {
@@ -119,19 +119,18 @@ def offline(monkeypatch, tmp_path_factory):
 
 def results(run, tasks, names, **options):
     from noiselaw.evaluation.harness import run_tasks
-    from noiselaw.hub.load import load_model
+    from noiselaw.hub.loading import load_model
 
     return run_tasks(load_model(run), names, include_path=tasks, **options)["results"]
 
 
-@pytest.mark.parametrize("noise", ["masked", "autoregressive"])
-def test_a_trained_model_solves_the_task_and_not_its_opposite(animal_runs, tasks, noise):
-    names = ["animals_right", "animals_wrong", "animals_write", "animals_rolling"]
+@pytest.mark.parametrize("noise", ["masked", "balanced", "autoregressive"])
+def test_a_trained_model_solves_the_tasks_and_not_their_opposites(animal_runs, tasks, noise):
+    names = ["animals_right", "animals_wrong", "animals_write_right", "animals_write_wrong", "animals_rolling"]
     found = results(animal_runs[noise], tasks, names, draws=64)
-    assert found["animals_right"]["acc,none"] == 1.0
-    assert found["animals_wrong"]["acc,none"] == 0.0
-    if noise == "autoregressive":  # so short a training teaches masked noise to choose, not yet to write
-        assert found["animals_write"]["exact_match,none"] == 1.0
+    for answers, value in (("right", 1.0), ("wrong", 0.0)):
+        assert found[f"animals_{answers}"]["acc,none"] == value
+        assert found[f"animals_write_{answers}"]["exact_match,none"] == value
     # Two bits name the animal; 8 bits a byte would be a model that knows nothing.
     assert 0.1 < found["animals_rolling"]["bits_per_byte,none"] < 1.5
 
@@ -143,6 +142,35 @@ def test_answers_are_cached(animal_runs, tasks, tmp_path, monkeypatch):
     monkeypatch.setattr(harness, "completion_bounds", None)  # would be called
     again = results(animal_runs["masked"], tasks, ["animals_right"], use_cache=tmp_path / "cache", draws=16)
     assert again["animals_right"]["acc,none"] == first["animals_right"]["acc,none"]
+
+
+@pytest.mark.parametrize(
+    ("noise", "sampler", "behind"),
+    [
+        ("masked", None, "masks"),
+        ("balanced", None, "blanks"),
+        ("masked", "blockwise", ""),
+        ("autoregressive", None, ""),
+    ],
+)
+def test_what_is_written_stands_in_a_text_of_the_trained_length(animal_runs, monkeypatch, noise, sampler, behind):
+    """A text that ends early is none the model knows. Masks stand for what follows; other noise must be written."""
+    from noiselaw.evaluation import harness
+
+    seen, write = [], harness.write
+    monkeypatch.setattr(
+        harness,
+        "write",
+        lambda loaded, canvas, *rest, **options: seen.append(canvas) or write(loaded, canvas, *rest, **options),
+    )
+    model = harness.HarnessModel(animal_runs[noise], sampler=sampler)
+    (ids,) = model._written([model.tok_encode("dog=")], [5], harness.GREEDY)
+    assert len(ids) == 5
+    (canvas,) = seen
+    assert canvas.num_positions == (18 if behind else 9)
+    assert bool(canvas.given[0, 9:].any()) == (behind == "masks")
+    if behind == "masks":
+        assert canvas.tokens[0, 9:].tolist() == [model._loaded.mask_id] * 9
 
 
 @pytest.mark.parametrize("noise", ["masked", "autoregressive"])

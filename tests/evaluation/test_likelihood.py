@@ -7,7 +7,7 @@ import torch
 
 from noiselaw.data.shards import open_tokens
 from noiselaw.evaluation.likelihood import completion_bounds, data_bound
-from noiselaw.hub.load import LoadedModel, load_model
+from noiselaw.hub.loading import LoadedModel, load_model
 from noiselaw.model.attention import Attention
 from noiselaw.model.init import initialise
 from noiselaw.model.transformer import Transformer

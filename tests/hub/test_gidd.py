@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 
 from noiselaw.hub.gidd import GiddFormatError, load_gidd, read_config, read_noise
-from noiselaw.hub.load import load_model
+from noiselaw.hub.loading import load_model
 from noiselaw.hub.weights import WeightsError, write_weights
 from noiselaw.model import transformer
 from noiselaw.model.attention import Attention, attend

@@ -10,23 +10,26 @@ from safetensors.torch import load_file
 pytest.importorskip("transformers", reason="transformers is not installed; pip install transformers runs this test")
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning", "ignore::UserWarning")
 
-from transformers import AutoConfig, AutoModel, AutoTokenizer  # noqa: E402
+from transformers import AutoConfig, AutoModel, AutoModelForMaskedLM, AutoTokenizer  # noqa: E402
 
 import noiselaw.hub.transformers  # noqa: E402, F401
 from noiselaw import hub  # noqa: E402
 from noiselaw.model import Attention  # noqa: E402
 
 
+@pytest.mark.parametrize("auto", [AutoModel, AutoModelForMaskedLM])
 @torch.no_grad()
-def test_exported_folder(exported):
+def test_exported_folder(exported, auto):
     loaded = hub.load(exported)
     assert AutoConfig.from_pretrained(exported).vocab_size == loaded.vocab_size
-    model = AutoModel.from_pretrained(exported)
+    model = auto.from_pretrained(exported)
     ids = torch.randint(0, loaded.vocab_size, (3, 16), generator=torch.Generator().manual_seed(0))
     attention = Attention.causal() if loaded.process is None else Attention.full()
     expected = loaded.model.logits(loaded.model(ids, attention))
     assert torch.equal(model(ids).logits, expected)
     assert expected.abs().max() > 0
+    with pytest.raises(ValueError, match="labels: no loss is computed here"):
+        model(ids, labels=ids)
 
 
 @torch.no_grad()

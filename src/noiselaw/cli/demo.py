@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from noiselaw.cli.tracing import piece
-from noiselaw.hub.load import LoadedModel, load_model
+from noiselaw.hub.loading import LoadedModel, load_model
 from noiselaw.hub.write import SAMPLERS, Settings, revise, write, written_ids
 from noiselaw.report.markup import Markup, element
 from noiselaw.sampling import GREEDY, Canvas, Filters, Observer, Step

@@ -15,7 +15,7 @@ from rich.table import Table
 from noiselaw.data.shards import open_tokens
 from noiselaw.evaluation.generative import build_judge, quality
 from noiselaw.evaluation.likelihood import DEFAULT_DRAWS, completion_bounds, data_bound
-from noiselaw.hub.load import LoadedModel, load_model
+from noiselaw.hub.loading import LoadedModel, load_model
 from noiselaw.report.prints import write_prints
 from noiselaw.report.qualityfigure import quality_curve
 from noiselaw.train.machine import resolve_device

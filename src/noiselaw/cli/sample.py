@@ -4,11 +4,11 @@ import json as json_format
 import re
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from pathlib import Path
-from types import TracebackType
-from typing import Annotated, Any, Self
+from typing import Annotated, Any
 
 import torch
 import tyro
@@ -17,7 +17,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from noiselaw.cli.tracing import TraceRecorder, visible
 from noiselaw.files import write_text
-from noiselaw.hub.load import LoadedModel, load_model
+from noiselaw.hub.loading import LoadedModel, load_model
 from noiselaw.hub.write import Settings, revise, write, written_ids
 from noiselaw.report.trace import render_trace
 from noiselaw.sampling import Canvas, Filters, Observer, Step
@@ -48,7 +48,10 @@ class SampleArguments:
     num_samples: int = 1
     """Texts for each prompt."""
     length: int | None = None
-    """Tokens of the whole text, prompt included; by default as many as the model was trained on."""
+    """Tokens of the whole text, prompt included; by default as many as the model was trained on.
+
+    A diffusion model has seen texts of that length only and writes shorter ones worse.
+    """
     sampler: str | None = None
     """ancestral (default), adaptive or blockwise."""
     steps: int | None = None
@@ -102,14 +105,14 @@ def sample(arguments: list[str]) -> None:
     request = _request(options, loaded, device)
     recorder = TraceRecorder(loaded, request.canvas, revises=request.revises) if options.trace else None
     started = time.perf_counter()
-    bar = _Bar(disable=options.quiet or not sys.stderr.isatty())
-    with bar, float32_products(choose_float32_products("auto", device)):
+    bar = _progress(disable=options.quiet or not sys.stderr.isatty())
+    with bar as shown, float32_products(choose_float32_products("auto", device)):
         ids = (revise if request.revises else write)(
             loaded,
             request.canvas,
             settings,
             generator=torch.Generator(device).manual_seed(options.seed),
-            observe=_together([watch for watch in (bar.watch, recorder and recorder.observe) if watch]),
+            observe=_together([watch for watch in (shown, recorder and recorder.observe) if watch]),
         )
     seconds = time.perf_counter() - started
     samples = [_described(loaded, request, row, text) for row, text in enumerate(ids.tolist())]
@@ -248,31 +251,13 @@ def _together(watchers: Sequence[Observer]) -> Observer | None:
     return observe if watchers else None
 
 
-class _Bar:
-    """A progress bar over the steps."""
-
-    def __init__(self, *, disable: bool) -> None:
-        self.watch: Observer | None = None if disable else self._observe
-        self._progress = Progress(
-            TextColumn("writing"),
-            BarColumn(bar_width=24),
-            MofNCompleteColumn(),
-            TextColumn("steps, left"),
-            TimeRemainingColumn(),
-            console=Console(stderr=True),
-            transient=True,
-            disable=disable,
-        )
-        self._task = self._progress.add_task("writing", total=None)
-
-    def __enter__(self) -> Self:
-        self._progress.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._progress.stop()
-
-    def _observe(self, step: Step) -> None:
-        self._progress.update(self._task, total=step.num_steps, completed=step.index)
+@contextmanager
+def _progress(*, disable: bool) -> Iterator[Observer | None]:
+    """A progress bar over the steps, for as long as the context is open: its observer, None where it is disabled."""
+    columns = (TextColumn("writing"), BarColumn(bar_width=24), MofNCompleteColumn(), TextColumn("steps, left"))
+    if disable:
+        yield None
+        return
+    with Progress(*columns, TimeRemainingColumn(), console=Console(stderr=True), transient=True) as progress:
+        task = progress.add_task("writing", total=None)
+        yield lambda step: progress.update(task, total=step.num_steps, completed=step.index)

@@ -5,7 +5,7 @@ from collections.abc import Iterable
 
 import numpy as np
 
-from noiselaw.hub.load import LoadedModel
+from noiselaw.hub.loading import LoadedModel
 from noiselaw.report.trace import Trace, TraceFrame
 from noiselaw.sampling import Canvas, Step
 

@@ -14,38 +14,55 @@ from typing import Protocol
 import torch
 
 from noiselaw.evaluation.likelihood import completion_bounds
-from noiselaw.hub.load import LoadedModel, load_model
+from noiselaw.hub.loading import LoadedModel, holds_model, load_model
 from noiselaw.hub.write import Settings, write, written_ids
 from noiselaw.sampling import Canvas
 from noiselaw.units import bits_per_byte_from_nats_per_token
 
 
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What a judge finds of one text."""
+
+    nats: float
+    """-log p of what was scored."""
+    num_tokens: int
+    """The judge's tokens that were scored."""
+    num_bytes: int
+    """The text's bytes that were scored."""
+
+
 class Judge(Protocol):
     """Says how probable it finds texts."""
 
-    def nats(self, texts: Sequence[str]) -> list[tuple[float, int]]:
-        """-log p of each text in nats, and the judge's tokens that were scored."""
+    def verdicts(self, texts: Sequence[str]) -> list[Verdict]:
+        """One for each text."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class OwnJudge:
-    """A model of ours; a diffusion model judges by its bound. Longer texts count with their beginning."""
+    """A model of ours; a diffusion model judges by its bound. Of longer texts the beginning counts."""
 
     loaded: LoadedModel
 
-    def nats(self, texts: Sequence[str]) -> list[tuple[float, int]]:
+    def verdicts(self, texts: Sequence[str]) -> list[Verdict]:
         ids = [self.loaded.encode(text)[: self.loaded.sequence_length] for text in texts]
-        return [(bound.nats, bound.num_tokens) for bound in completion_bounds(self.loaded, [([], row) for row in ids])]
+        bounds = completion_bounds(self.loaded, [([], row) for row in ids])
+        return [
+            Verdict(bound.nats, bound.num_tokens, len(self.loaded.decode(row).encode()))
+            for bound, row in zip(bounds, ids, strict=True)
+        ]
 
 
-@dataclass(frozen=True, slots=True)
 class HuggingFaceJudge:
-    """A causal language model in a local folder, by transformers. The first token of a text is given, not scored."""
+    """A causal language model in a local folder, by transformers, on the CPU.
 
-    path: Path
+    The first token of a text is given, not scored; of texts longer than the model's context the beginning counts.
+    """
 
-    def nats(self, texts: Sequence[str]) -> list[tuple[float, int]]:
+    def __init__(self, path: Path) -> None:
+        """Raises ImportError without transformers, ValueError for a folder it cannot use."""
         try:
             from transformers import (  # noqa: PLC0415  # pyright: ignore[reportMissingImports]  (an extra)
                 AutoModelForCausalLM,
@@ -55,19 +72,33 @@ class HuggingFaceJudge:
             raise ImportError(
                 f"a Hugging Face scorer needs transformers ({error}); pip install 'noiselaw[scorer]'"
             ) from error
-        tokenizer = AutoTokenizer.from_pretrained(self.path, local_files_only=True)
-        model = AutoModelForCausalLM.from_pretrained(self.path, local_files_only=True).eval()
-        limit = getattr(model.config, "max_position_embeddings", None)
-        found = []
-        for text in texts:
-            ids = torch.tensor([tokenizer(text, add_special_tokens=False)["input_ids"][:limit]])
-            if ids.shape[1] < 2:
-                raise ValueError(f"the scorer {self.path} makes fewer than two tokens of {text!r}; write longer texts")
-            with torch.no_grad():
-                logits = model(ids).logits[0, :-1].double()
-            nats = torch.nn.functional.cross_entropy(logits, ids[0, 1:], reduction="sum")
-            found.append((float(nats), ids.shape[1] - 1))
-        return found
+        self._path = path
+        try:
+            self._tokenizer = AutoTokenizer.from_pretrained(path, local_files_only=True)
+            self._model = AutoModelForCausalLM.from_pretrained(path, local_files_only=True).float().eval()
+        except (OSError, ValueError, KeyError) as error:
+            reason = str(error).strip().partition("\n")[0]
+            raise ValueError(
+                f"--scorer {path}: transformers finds no causal language model with its tokenizer there ({reason})"
+            ) from error
+        if not self._tokenizer.is_fast:
+            raise ValueError(f"--scorer {path}: its tokenizer has no tokenizer.json; convert it to a fast one")
+
+    def verdicts(self, texts: Sequence[str]) -> list[Verdict]:
+        """Raises ValueError for a text of one token."""
+        return [self._verdict(text) for text in texts]
+
+    @torch.no_grad()
+    def _verdict(self, text: str) -> Verdict:
+        limit = getattr(self._model.config, "max_position_embeddings", None)
+        encoded = self._tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
+        ids, places = torch.tensor(encoded["input_ids"][:limit]), encoded["offset_mapping"][:limit]
+        if len(ids) < 2:
+            raise ValueError(f"the scorer {self._path} makes fewer than two tokens of {text!r}; write longer texts")
+        logits = self._model(ids[None]).logits[0, :-1].double()
+        nats = torch.nn.functional.cross_entropy(logits, ids[1:], reduction="sum")
+        scored = text[places[1][0] : places[-1][1]]
+        return Verdict(float(nats), len(ids) - 1, len(scored.encode()))
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +110,7 @@ class Quality:
     perplexity: float
     """e^(the judge's nats per token of the judge's)."""
     bits_per_byte: float
-    """The judge's nats over the bytes of the texts, in bits: comparable between judges."""
+    """The judge's nats over the bytes it scored, in bits: comparable between judges."""
     entropy: float
     """Of the distribution of tokens within a text, nats, averaged over texts."""
     distinct_2: float
@@ -89,9 +120,14 @@ class Quality:
 
 
 def build_judge(path: Path) -> Judge:
-    """The judge in `path`: a model of ours where it is one, else a Hugging Face folder."""
-    if (path / "spec.json").is_file():
-        return OwnJudge(load_model(path))
+    """The judge in `path`: a model of ours (run, export, GIDD checkpoint) where it is one, else a Hugging Face folder.
+
+    Raises ValueError for a folder that is neither.
+    """
+    if holds_model(path):
+        loaded = load_model(path)
+        loaded.text_tokenizer()
+        return OwnJudge(loaded)
     if not (path / "config.json").is_file():
         raise ValueError(f"--scorer {path}: neither a run folder (spec.json) nor a Hugging Face model (config.json)")
     return HuggingFaceJudge(path)
@@ -113,14 +149,14 @@ def quality(
     if not rows:
         raise ValueError("every text that the model wrote ends at once; nothing to judge")
     texts = [loaded.decode(row) for row in rows]
-    judged = judge.nats(texts)
-    nats, tokens = sum(value for value, _ in judged), sum(count for _, count in judged)
+    verdicts = judge.verdicts(texts)
+    nats = sum(verdict.nats for verdict in verdicts)
     pairs = [pair for row in rows for pair in pairwise(row)]
     return Quality(
         steps=steps,
         num_texts=len(rows),
-        perplexity=math.exp(nats / tokens),
-        bits_per_byte=bits_per_byte_from_nats_per_token(nats, sum(len(text.encode()) for text in texts)),
+        perplexity=math.exp(nats / sum(verdict.num_tokens for verdict in verdicts)),
+        bits_per_byte=bits_per_byte_from_nats_per_token(nats, sum(verdict.num_bytes for verdict in verdicts)),
         entropy=sum(map(token_entropy, rows)) / len(rows),
         distinct_2=len(set(pairs)) / len(pairs),
         repeated_texts=1 - len(set(texts)) / len(texts),

@@ -7,13 +7,14 @@ command line with the model registered first.
 
 import sys
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from noiselaw.evaluation.likelihood import DEFAULT_DRAWS, completion_bounds
-from noiselaw.hub.load import LoadedModel, load_model
+from noiselaw.hub.loading import LoadedModel, load_model
 from noiselaw.hub.write import Settings, write, written_ids
 from noiselaw.sampling import GREEDY, Canvas, Filters
 from noiselaw.train.machine import resolve_device
@@ -57,7 +58,8 @@ class HarnessModel(TemplateLM):
     ) -> None:
         """`check_greedy` costs a call of the model per token: whether a completion is what greedy writing gives.
 
-        Tasks of exact match by likelihood (lambada) need it; multiple choice does not.
+        Tasks of exact match by likelihood (lambada) need it; multiple choice does not. By default a diffusion model
+        writes adaptively, a token a step, and where a task asks to sample, ancestrally.
         """
         super().__init__()
         del max_batch_size
@@ -69,10 +71,7 @@ class HarnessModel(TemplateLM):
         self._tokenizer = self._loaded.text_tokenizer()
         self._draws, self._check_greedy, self._seed = draws, check_greedy, seed
         self._batch = int(str(batch_size)) if str(batch_size).isdecimal() else DEFAULT_BATCH
-        is_diffusion = self._loaded.process is not None
-        self._settings = Settings(
-            sampler=sampler or ("blockwise" if is_diffusion else None), num_steps=steps, block_length=block_length
-        )
+        self._settings = Settings(sampler=sampler, num_steps=steps, block_length=block_length)
 
     @property
     def eot_token_id(self) -> int:
@@ -135,36 +134,40 @@ class HarnessModel(TemplateLM):
         new_tokens = int(options.get("max_gen_toks", DEFAULT_NEW_TOKENS))
         new_tokens = max(1, min(new_tokens, self.max_length - 1))
         prompts = [self.tok_encode(context)[-(self.max_length - new_tokens) :] for context in contexts]
-        canvas = Canvas.from_prompts(prompts, [len(prompt) + new_tokens for prompt in prompts], self._device)
-        generator = torch.Generator(self._device).manual_seed(self._seed)
-        settings = Settings(
-            self._settings.sampler,
-            self._settings.num_steps,
-            block_length=self._settings.block_length,
-            filters=_filters(options),
-        )
-        rows = write(self._loaded, canvas, settings, generator=generator).tolist()
-        texts = []
-        for prompt, row in zip(prompts, rows, strict=True):
-            ids = written_ids(self._loaded, row[: len(prompt) + new_tokens], len(prompt))
-            texts.append(_until(self._loaded.decode(ids[len(prompt) :]), [stops] if isinstance(stops, str) else stops))
-        return texts
+        written = self._written(prompts, [new_tokens] * len(prompts), _filters(options))
+        texts = (self._loaded.decode(written_ids(self._loaded, ids, 0)) for ids in written)
+        return [_until(text, [stops] if isinstance(stops, str) else stops) for text in texts]
 
     def _greedy_matches(self, pairs: Sequence[tuple[Sequence[int], Sequence[int]]]) -> list[bool]:
-        """Whether each completion is what the model writes, most probable token first, at temperature 0."""
+        """Whether each completion is what the model writes at temperature 0."""
         found: list[bool] = []
-        settings = Settings(sampler=None if self._loaded.process is None else "adaptive", filters=GREEDY)
         for start in range(0, len(pairs), self._batch):
             part = pairs[start : start + self._batch]
-            lengths = [len(prompt) + len(completion) for prompt, completion in part]
-            canvas = Canvas.from_prompts([prompt for prompt, _ in part], lengths, self._device)
-            generator = torch.Generator(self._device).manual_seed(self._seed)
-            rows = write(self._loaded, canvas, settings, generator=generator).tolist()
-            found += [
-                row[len(prompt) : len(prompt) + len(completion)] == list(completion)
-                for row, (prompt, completion) in zip(rows, part, strict=True)
-            ]
+            prompts, completions = zip(*part, strict=True)
+            written = self._written(prompts, [len(completion) for completion in completions], GREEDY)
+            found += [ids == list(completion) for ids, completion in zip(written, completions, strict=True)]
         return found
+
+    def _written(self, prompts: Sequence[Sequence[int]], counts: Sequence[int], filters: Filters) -> list[list[int]]:
+        """The `counts[b]` tokens that the model writes behind `prompts[b]`.
+
+        A diffusion model has seen texts of one length only; a shorter one it writes as if it had to end like those. So
+        unless blocks are asked for, text goes on behind what is wanted: under masked noise as masks, which say nothing
+        of what stands there, else as tokens that are written too and thrown away.
+        """
+        rows: list[list[int | None]] = [
+            [*prompt, *[None] * count] for prompt, count in zip(prompts, counts, strict=True)
+        ]
+        settings, process = replace(self._settings, filters=filters), self._loaded.process
+        if process is not None and settings.sampler is None:
+            # Written at once, tokens do not know of each other: the most certain first, unless chance shall decide.
+            settings = replace(settings, sampler="adaptive" if filters == GREEDY else "ancestral")
+        if process is not None and settings.sampler != "blockwise":
+            behind = process.mixing.mask_id if process.mixing.is_masked else None
+            rows = [[*row, *[behind] * (self.max_length - len(row))] for row in rows]
+        canvas, generator = Canvas.from_rows(rows, self._device), torch.Generator(self._device).manual_seed(self._seed)
+        ids = write(self._loaded, canvas, settings, generator=generator).tolist()
+        return [row[len(prompt) : len(prompt) + count] for row, prompt, count in zip(ids, prompts, counts, strict=True)]
 
 
 def rolling_windows(ids: Sequence[int], length: int) -> list[tuple[Sequence[int], Sequence[int]]]:

@@ -14,7 +14,7 @@ from noiselaw.data.manifest import SplitName
 from noiselaw.data.order import step_generator
 from noiselaw.data.shards import TokenData
 from noiselaw.data.tokenizer import load_tokenizer
-from noiselaw.hub.load import LoadedModel
+from noiselaw.hub.loading import LoadedModel
 from noiselaw.noise.levels import square_root_levels, stratified_places
 from noiselaw.specs import DiffusionSpec, NoiseSpec, RuntimeSpec, ValidationSpec
 from noiselaw.train.bound import (

@@ -10,7 +10,7 @@ from noiselaw.data.vocabulary import FREQUENCIES_NAME
 from noiselaw.files import new_folder, read_json, write_atomically, write_json, write_text
 from noiselaw.hub.card import Card, render_card
 from noiselaw.hub.format import ExportedConfig
-from noiselaw.hub.load import LoadError, load_run
+from noiselaw.hub.loading import LoadError, load_run
 from noiselaw.hub.weights import SHARD_BYTES, write_weights
 from noiselaw.laws.ownbook import read_book
 from noiselaw.metrics import read_rows
@@ -88,6 +88,8 @@ def _law(run: Path, spec: RunSpec, facts: dict[str, Any], step: int, laws: Path 
         laws = parents[1] / "laws.json" if run.resolve().parent.name == "runs" else None
         if laws is None or not laws.is_file():
             return None
+    elif not laws.exists():
+        raise ValueError(f"--laws {laws}: no such study nor laws.json; give the folder that `noiselaw study` wrote")
     book = read_book([laws])
     per_token = flops_per_token(spec.model.shape(facts["vocab_size"]), spec.data.sequence_length, book.convention)
     flops = float(per_token * spec.tokens_per_step * step)

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from noiselaw.data.shards import TokenData, open_tokens
 from noiselaw.data.tokenizer import load_tokenizer
-from noiselaw.hub.load import LoadedModel, load_model
+from noiselaw.hub.loading import LoadedModel, load_model
 from noiselaw.specs import RunSpec
 from noiselaw.train.checkpoint import checksum
 from noiselaw.train.step import StartingPoint

@@ -17,7 +17,13 @@ from noiselaw.model.transformer import Transformer
 from noiselaw.specs import AutoregressiveSpec, ModelSpec
 
 try:
-    from transformers import AutoConfig, AutoModel, PretrainedConfig, PreTrainedModel  # pyright: ignore[reportMissingImports]
+    from transformers import (  # pyright: ignore[reportMissingImports]
+        AutoConfig,
+        AutoModel,
+        AutoModelForMaskedLM,
+        PretrainedConfig,
+        PreTrainedModel,
+    )
     from transformers.utils.generic import ModelOutput  # pyright: ignore[reportMissingImports]
 except ImportError as error:
     raise ImportError("noiselaw.hub.transformers needs transformers: pip install transformers") from error
@@ -106,9 +112,15 @@ class NoiselawModel(PreTrainedModel):
         input_ids: Tensor,
         attention_mask: Tensor | None = None,
         position_ids: Tensor | None = None,
+        labels: Tensor | None = None,
         **_: Any,
     ) -> NoiselawOutput:
-        """`input_ids` [B, T], `attention_mask` [B, T] with 0 at padding."""
+        """`input_ids` [B, T], `attention_mask` [B, T] with 0 at padding. Raises ValueError for `labels`."""
+        if labels is not None:
+            raise ValueError(
+                "labels: no loss is computed here; the bound of a noise is not cross-entropy at masks, use "
+                "`noiselaw train` or `noiselaw evaluate`"
+            )
         (transformer,) = self._parts
         attention = Attention.causal() if self._is_causal else Attention.full()
         if attention_mask is not None:
@@ -131,4 +143,5 @@ class GiddModel(NoiselawModel):
 
 for _config, _model in ((NoiselawConfig, NoiselawModel), (GiddConfig, GiddModel)):
     AutoConfig.register(_config.model_type, _config, exist_ok=True)
-    AutoModel.register(_config, _model, exist_ok=True)
+    for _auto in (AutoModel, AutoModelForMaskedLM):
+        _auto.register(_config, _model, exist_ok=True)

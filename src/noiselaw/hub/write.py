@@ -9,7 +9,7 @@ from dataclasses import dataclass, fields
 import torch
 from torch import Tensor
 
-from noiselaw.hub.load import LoadedModel
+from noiselaw.hub.loading import LoadedModel
 from noiselaw.noise.process import NoiseProcess
 from noiselaw.sampling import (
     GRIDS,

@@ -24,7 +24,18 @@ CLEAN_LOG_SNR = 64.0
 
 
 class Denoiser(Protocol):
-    """Predicts clean tokens. Wrap a function to logits in `LogitsDenoiser`, or write these five."""
+    """Predicts clean tokens: the seam for other backbones. Samplers ask for nothing beyond these five.
+
+    Whoever has a function from ids and an attention structure to logits wraps it in `LogitsDenoiser` and is done
+    (examples/hf_masked_lm.py: BERT). Writing the five is worth it for a backbone that sees the noise level, that keeps
+    keys and values of a prompt (`after`), or whose head is large (`logits` for few positions).
+
+    What a prediction must be: the token at a position given the tokens at the *others* (docs/theory.md eq. 14). At a
+    mask that is any masked language model's output. At other tokens it is so only for models trained on swapped
+    tokens, so that a model that copies its input there does for masked noise, which never asks. Positions at or behind
+    `attention.ends` must not be seen; a backbone without prompts may let everything else see everything. Ids are
+    whole texts with noise in them, the mask as the noise's `mask_id`.
+    """
 
     @property
     def sees_noise_level(self) -> bool:

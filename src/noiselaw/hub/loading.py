@@ -124,6 +124,13 @@ def load_model(path: Path, *, tokenizer: Path | None = None) -> LoadedModel:
     )
 
 
+def holds_model(path: Path) -> bool:
+    """Whether `path` is a folder that `load_model` takes for its own, not somebody else's model or no model at all."""
+    if (path / "spec.json").is_file():
+        return True
+    return (path / "config.json").is_file() and _model_type(path) in CONFIGURED
+
+
 def load_run(path: Path, tokenizer: TextTokenizer | None) -> LoadedModel:
     """As `load_model`, for a run folder."""
     spec = parse_spec(RunSpec, read_mapping(path / "spec.json"), str(path / "spec.json"))
@@ -226,17 +233,27 @@ def _load_published(path: Path, tokenizer: TextTokenizer | None) -> LoadedModel:
 
 def _load_configured(path: Path, tokenizer: TextTokenizer | None) -> LoadedModel:
     """A folder with config.json, by the kind of model that it names."""
+    kind = _model_type(path)
+    if kind not in CONFIGURED:
+        raise LoadError(
+            f"{path / 'config.json'}: model_type is {kind!r}; {MODEL_TYPE!r} and 'gidd' are known. To sample from "
+            "another masked language model wrap it in a Denoiser (examples/hf_masked_lm.py)"
+        )
+    return CONFIGURED[kind](path, tokenizer)
+
+
+def _model_type(path: Path) -> str | None:
+    """What kind of model the config.json in `path` names."""
     config = read_json(path / "config.json")
     kind = config.get("model_type") if isinstance(config, dict) else None
-    if kind == MODEL_TYPE:
-        return _load_exported(path, tokenizer)
-    if kind == "gidd":
-        return _load_published(path, tokenizer)
-    raise LoadError(
-        f"{path / 'config.json'}: model_type is {kind!r}; {MODEL_TYPE!r} and 'gidd' are known. To sample from another "
-        "masked language model wrap it in a Denoiser (examples/hf_masked_lm.py)"
-    )
+    return kind if isinstance(kind, str) else None
 
+
+CONFIGURED: dict[str | None, Callable[[Path, TextTokenizer | None], LoadedModel]] = {
+    MODEL_TYPE: _load_exported,
+    "gidd": _load_published,
+}
+"""By the model_type in config.json."""
 
 LOADERS: dict[str, Callable[[Path, TextTokenizer | None], LoadedModel]] = {
     "spec.json": load_run,
