@@ -173,8 +173,12 @@ class TrainingPlan:
         }
         if self.resources is not None:
             planned["precision"] = self.resources.machine.accelerator.precision
-            micro_batch = self.resources.memory.micro_batch_sequences
-            planned["runtime"] = {**shared.get("runtime", {}), "micro_batch_sequences": micro_batch}
+            memory = self.resources.memory
+            planned["runtime"] = {
+                **shared.get("runtime", {}),
+                "micro_batch_sequences": memory.micro_batch_sequences,
+                "recompute_blocks": memory.checkpointing,
+            }
         return planned | {key: value for key, value in shared.items() if key not in planned and key != "diffusion"}
 
 
