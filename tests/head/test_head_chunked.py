@@ -83,6 +83,20 @@ def test_float32_equals_reference_at_every_noise_level(noise: str, std: float, k
 
 
 @pytest.mark.parametrize("noise", NOISES)
+def test_bfloat16_within_its_budget_at_every_noise_level(noise: str, kernel: str):
+    """Of matrices rounded alike, in units u = 2^-9 of a rounding: gradients within 5 u, values within 1.5 u."""
+    unit = 2.0**-9
+    for log_snr in LOG_SNRS:
+        low = product_case(noise, torch.full((64,), log_snr), vocab_size=97).to(torch.bfloat16)
+        exact = low.to(FLOAT64)
+        want, got = full(exact), chunked(low, kernel, 17)
+        assert got.loss.dtype == FLOAT32
+        assert norm_error(got.integrand, want.integrand) < 1.5 * unit
+        assert norm_error(low.hidden.grad, exact.hidden.grad) < 5 * unit
+        assert norm_error(low.weight.grad, exact.weight.grad) < 5 * unit
+
+
+@pytest.mark.parametrize("noise", NOISES)
 def test_products_with_the_head(noise: str, kernel: str):
     """A real head and multiplier, noise levels mixed in one batch."""
     case = product_case(noise, torch.linspace(-9, 9, 75))
