@@ -19,7 +19,7 @@ from harness import Claim
 
 HERE = Path(__file__).parent
 COMMANDS = (
-    ("head.py", "--full", "balanced"),
+    ("head.py", "--full", "balanced", "--rounds", "2"),
     ("head.py", "--dtype", "bfloat16"),
     ("step.py", "--rounds", "3"),
     ("data.py",),

@@ -160,7 +160,6 @@ def main() -> None:
     if not arguments.skip_compile:
         jobs["published, compiled float32"] = published_job(plain, compiled=True)
         jobs["float32, compiled blocks"] = step_job(training_of(arguments, "float32", compiled=True), library)
-        jobs["bfloat16, compiled blocks"] = step_job(training_of(arguments, "bfloat16", compiled=True), library)
     jobs["products alone, float32"] = products_job(arguments, torch.float32, library)
     jobs["products alone, bfloat16"] = products_job(arguments, torch.bfloat16, library)
     for name, job in jobs.items():
