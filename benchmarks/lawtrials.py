@@ -339,9 +339,7 @@ def _logs(interval: Interval) -> Interval:
 TRIALS: dict[str, Trial] = {
     "isoflop, 7 runs": Trial(partial(isoflop, law=valley, runs="shared", resample="runs", num_budgets=6)),
     "isoflop, 42 runs": Trial(partial(isoflop, law=valley, runs="own", resample="runs", num_budgets=6)),
-    "isoflop, 7 runs of a surface": Trial(
-        partial(isoflop, law=surface, runs="shared", resample="runs", num_budgets=6)
-    ),
+    "isoflop, 7 runs of a surface": Trial(partial(isoflop, law=surface, runs="shared", resample="runs", num_budgets=6)),
     "isoflop, optima resampled": Trial(partial(isoflop, law=valley, runs="own", resample="optima", num_budgets=12)),
     **{
         f"surface by {objective}, {number} runs": Trial(partial(surfaces, runs=runs, objective=objective))

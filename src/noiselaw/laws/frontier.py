@@ -121,8 +121,8 @@ def _fit_group(group: str, rows: RunTable, *, keep: Keep, num_points: int, num_d
             "give a column that names the run, or leave it out to take the rows of one size as one curve"
         )
     grid = Grid.of(curves, num_points)
-    tokens = np.exp(grid.log_flops[:, None] - grid.log_size)
-    log_loss = np.log(np.stack([curve.loss_at(at) for curve, at in zip(curves, tokens.T, strict=True)], axis=-1))
+    losses = [curve.loss_at(at) for curve, at in zip(curves, grid.tokens.T, strict=True)]
+    log_loss = np.log(np.stack(losses, axis=-1))
     found = grid.winners(log_loss, keep)
     flags: tuple[str, ...] = ()
     if keep == "inside" and grid.is_single(found):
