@@ -1,4 +1,4 @@
-"""Coverage of every interval of `noiselaw laws`: how often 95 % intervals hold the truth, on made-up tables of known laws.
+"""Coverage of every interval of `noiselaw laws`: how often 95 % intervals hold the truth of made-up tables.
 
 Tables, luck and laws are those of lawtrials.py. The error beside a coverage is its binomial standard error; intervals
 that are meant to hold the truth more often than they say are marked "at least". Runs on one core.

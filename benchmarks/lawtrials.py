@@ -1,4 +1,4 @@
-"""Made-up tables whose laws are known, fitted by every method of `noiselaw laws`: how often do intervals hold the truth?
+"""Made-up tables whose laws are known, fitted by every method of `noiselaw laws`: do intervals hold the truth?
 
 Every trial draws one table: losses of a known law, each run moved by its luck (LUCK) and, where runs have several rows,
 each row by noise of its own (NOISE); both normal, in log loss. It fits the table as the command line does, with fewer
@@ -18,8 +18,8 @@ from noiselaw.laws.cooldown import fit_cooldown
 from noiselaw.laws.crossing import Over, find_crossings
 from noiselaw.laws.forms import fit_lines
 from noiselaw.laws.frontier import FrontierFit, fit_frontier, raw_argmin
-from noiselaw.laws.hyperparameters import fit_hyperparameters
 from noiselaw.laws.hyperparameters import Resample as TuningResample
+from noiselaw.laws.hyperparameters import fit_hyperparameters
 from noiselaw.laws.isoflop import Resample, fit_isoflop_table
 from noiselaw.laws.otherlaws import laws_of_frontier, laws_of_surface
 from noiselaw.laws.prediction import Laws, predict_loss
@@ -217,8 +217,10 @@ def repeated(generator: Generator, runs: Runs) -> Found:
 
 
 def repeated_table(generator: Generator, runs: Runs, groups: list[str]) -> RunTable:
-    """Five sizes on three stocks of data, up to 60 epochs; the second group is better with more data, and repeats of it
-    keep their value longer."""
+    """Five sizes on three stocks of data, up to 60 epochs.
+
+    In the second group repeats keep their value longer, but its floor is higher.
+    """
     sizes, stocks, epochs = (grid.ravel() for grid in np.meshgrid(
         np.geomspace(1e7, 1e9, 5), (1e8, 1e9, 1e10), (1.0, 2.0, 5.0, 20.0, 60.0)
     ))  # fmt: skip
@@ -249,7 +251,9 @@ def tuned(generator: Generator, resample: TuningResample) -> Found:
 
     Tokens to a target are an exact parabola of log B, log losses one of log eta.
     """
-    size, batch, step = (grid.ravel() for grid in np.meshgrid((1e7, 4e7), 2.0 ** np.arange(13, 18), np.arange(-2, 3)))
+    size, batch, step = (
+        grid.ravel() for grid in np.meshgrid((1e7, 4e7), 2.0 ** np.arange(11, 18, 1.5), np.arange(-2, 3))
+    )
     number, tokens = pairs(np.arange(size.size), np.geomspace(2e8, 6e9, 8))
     size, batch, step = size[number], batch[number], step[number]
     rate = RATE[0] * batch ** RATE[1] * 2.0**step
