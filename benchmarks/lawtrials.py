@@ -350,7 +350,7 @@ TRIALS: dict[str, Trial] = {
         for objective in ("huber", "l2", "l1")
         for number, runs in ((8, "shared"), (64, "own"))
     },
-    "frontier, 12 runs": Trial(frontier),
+    "frontier, 12 runs": Trial(frontier, at_least=("params exponent", "loss exponent", "prediction")),
     "frontier, raw minima": Trial(raw),
     "tokens, 7 runs": Trial(partial(data_bound, runs="shared")),
     "tokens, 42 runs": Trial(partial(data_bound, runs="own")),
