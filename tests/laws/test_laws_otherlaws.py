@@ -11,7 +11,7 @@ from synthetic_runs import SURFACE, surface
 from noiselaw.laws import predict_loss
 from noiselaw.laws.build import build_table
 from noiselaw.laws.forms import PowerLaw
-from noiselaw.laws.frontier import fit_frontier
+from noiselaw.laws.frontier import fit_frontier, raw_argmin
 from noiselaw.laws.isoflop import fit_isoflop_table
 from noiselaw.laws.ownbook import read_book
 from noiselaw.laws.planner import Budget, plan_training
@@ -98,15 +98,16 @@ def test_a_frontier_alone_plans_by_its_laws(write):
     law = fits["masked"].laws["loss"].law
     assert plan.loss.value == pytest.approx(float(law(plan.flops)))
     assert plan.loss.interval[0] < plan.loss.value < plan.loss.interval[1]
-    assert plan.loss.surface is None
+    # Of a loss with a floor no power law foretells more: the interval owns up to what the surface says.
+    truth = float(surface(plan.flops_per_token, plan.tokens))
+    assert plan.loss.surface == pytest.approx(truth, rel=0.01)
+    assert plan.loss.interval[0] < truth < plan.loss.interval[1]
+    assert any("model uncertainty" in flag for flag in plan.flags)
     assert book.fit("masked").largest_budget == max(arc.flops_high for arc in fits["masked"].optima if arc.kept)
+    raw = read_book([write("raw", record_of("frontier", raw_argmin(table_of(), num_draws=50)))])
     with pytest.raises(ValueError, match=r"no loss surface, .* add what `noiselaw laws surface --json` says"):
-        plan_training(book, "masked", Budget("flops", 1e15), unique_tokens=1e6)
-    both = read_book([
-        write("frontier", record_of("frontier", fits)),
-        write("surface", record_of("surface", fit_surface_table(table_of(), num_draws=20))),
-    ])  # fmt: skip
-    scarce = plan_training(both, "masked", Budget("flops", 1e15), unique_tokens=1e6)
+        plan_training(raw, "masked", Budget("flops", 1e15), unique_tokens=1e6)
+    scarce = plan_training(book, "masked", Budget("flops", 1e15), unique_tokens=1e6)
     assert scarce.loss.scarcity_penalty > 1
 
 

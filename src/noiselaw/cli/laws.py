@@ -5,7 +5,8 @@ Every method reads the table alike (`ReadOptions`), fits, and prints one object:
 
 import json as json_format
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any
@@ -34,6 +35,7 @@ from noiselaw.laws.table import RunTable
 from noiselaw.laws.tokens import fit_level_tables, fresh_rows
 
 FIGURE_FORMATS = ("png", "svg")
+FEWEST_DRAWS = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +76,7 @@ def isoflop(
         draws: Draws for intervals.
         seed: Seed of the draws.
     """
-    runs = _read(table, columns, show)
+    runs = _read(table, columns, show, draws=draws)
     tables = _at_levels(runs, "flops", budgets)
     fits = fit_tables(tables, window=window, keep=keep, resample=resample, num_draws=draws, seed=seed)
     _finish("isoflop", runs, to_json(fits, runs.convention)["groups"], show)
@@ -87,7 +89,7 @@ def surface(
     columns: Columns = ReadOptions(),
     size: Size = "params",
     objective: Objective = "huber",
-    delta: float = DELTA,
+    delta: float | None = None,
     draws: int | None = None,
     seed: int = 0,
     show: Show = Output(),
@@ -98,11 +100,14 @@ def surface(
         table: CSV, JSON lines, JSON or Parquet, one row per reading; or the folder of a study.
         size: What N counts: params, or flops_per_token.
         objective: Huber's loss of log residuals, their squares (l2), or their absolute values (l1).
-        delta: Huber's threshold, in units of log loss.
+        delta: Huber's threshold, in units of log loss; by default 0.001.
         draws: Draws for intervals; by default as many as half a second allows.
         seed: Seed of the draws.
     """
-    runs = _read(table, columns, show)
+    if delta is not None and objective != "huber":
+        raise ValueError(f"--delta {delta:g} has no effect on --objective {objective}; it belongs to huber")
+    runs = _read(table, columns, show, draws=draws)
+    delta = DELTA if delta is None else delta
     fits = fit_surface_table(runs, size=size, objective=objective, delta=delta, num_draws=draws, seed=seed)
     _finish("surface", runs, _records(fits), show)
 
@@ -113,7 +118,7 @@ def frontier(
     *,
     columns: Columns = ReadOptions(),
     raw: bool = False,
-    keep: Keep = "inside",
+    keep: Keep | None = None,
     draws: int = 10_000,
     seed: int = 0,
     show: Show = Output(),
@@ -123,15 +128,19 @@ def frontier(
     Args:
         table: CSV, JSON lines, JSON or Parquet, one row per reading; or the folder of a study.
         raw: Take the lowest row of every budget as it stands instead, nothing interpolated.
-        keep: Which winners carry the laws: those with a smaller and a larger size beside them, or all.
+        keep: Which winners carry the laws: those with a smaller and a larger size beside them (inside, by default), or
+            all.
         draws: Draws for intervals.
         seed: Seed of the draws.
     """
-    runs = _read(table, columns, show, run_by="size")
-    if raw:
-        fits = raw_argmin(runs, num_draws=draws, seed=seed)
-    else:
-        fits = fit_frontier(runs, keep=keep, num_draws=draws, seed=seed)
+    if raw and keep is not None:
+        raise ValueError(f"--keep {keep} has no effect with --raw: the lowest row of every budget counts")
+    runs = _read(table, columns, show, run_by="size", draws=draws)
+    with _flagged(runs):
+        if raw:
+            fits = raw_argmin(runs, num_draws=draws, seed=seed)
+        else:
+            fits = fit_frontier(runs, keep=keep or "inside", num_draws=draws, seed=seed)
     _finish("frontier", runs, _records(fits), show)
 
 
@@ -142,8 +151,8 @@ def tokens(
     columns: Columns = ReadOptions(),
     levels: tuple[float, ...] = (),
     keep: Keep = "inside",
-    size: Size = "params",
-    delta: float = DELTA,
+    size: Size | None = None,
+    delta: float | None = None,
     draws: int = 10_000,
     repeated_draws: int | None = None,
     seed: int = 0,
@@ -155,14 +164,21 @@ def tokens(
         table: CSV, JSON lines, JSON or Parquet, one row per reading; or the folder of a study.
         levels: Tokens to compare sizes at; by default those that rows share, else some along the runs' curves.
         keep: Which minima carry the laws: those inside the sampled sizes, or all.
-        size: What N counts in the law of repeated data: params, or flops_per_token.
-        delta: Huber's threshold for the law of repeated data, in units of log loss.
+        size: What N counts in the law of repeated data: params (by default), or flops_per_token.
+        delta: Huber's threshold for the law of repeated data, in units of log loss; by default 0.001.
         draws: Draws for intervals.
         repeated_draws: Draws for the law of repeated data; by default as many as half a second allows.
         seed: Seed of the draws.
     """
-    runs = _read(table, columns, show, run_by="size")
+    runs = _read(table, columns, show, run_by="size", draws=draws)
     repeats = runs.unique_tokens is not None and bool((runs.tokens > runs.unique_tokens * (1 + 1e-6)).any())
+    idle = {"--size": size, "--delta": delta, "--repeated-draws": repeated_draws}
+    given = [name for name, value in idle.items() if value is not None]
+    if given and not repeats:
+        raise ValueError(
+            f"{', '.join(given)}: no row repeats its data, and only the law of repeated data asks for that; "
+            "name the column of unique tokens (--unique-tokens) or epochs (--epochs)"
+        )
     try:
         tables = _at_levels(fresh_rows(runs), "tokens", levels)
     except ValueError as error:
@@ -173,7 +189,9 @@ def tokens(
     else:
         records = _records(fit_level_tables(tables, keep=keep, num_draws=draws, seed=seed))
     if repeats:
-        repeated = fit_repeated(runs, size=size, delta=delta, num_draws=repeated_draws, seed=seed)
+        repeated = fit_repeated(
+            runs, size=size or "params", delta=DELTA if delta is None else delta, num_draws=repeated_draws, seed=seed
+        )
         records = {group: {**record, "repeated": repeated[group].record()} for group, record in records.items()}
     _finish("tokens", runs, records, show)
 
@@ -200,10 +218,11 @@ def hyperparameters(
         draws: Draws for intervals.
         seed: Seed of the draws.
     """
-    runs = _read(table, columns, show, run_by="size")
-    fits = fit_hyperparameters(
-        runs, targets=targets or None, num_targets=num_targets, resample=resample, num_draws=draws, seed=seed
-    )
+    runs = _read(table, columns, show, run_by="size", draws=draws)
+    with _flagged(runs):
+        fits = fit_hyperparameters(
+            runs, targets=targets or None, num_targets=num_targets, resample=resample, num_draws=draws, seed=seed
+        )
     _finish("hyperparameters", runs, _records(fits), show)
 
 
@@ -222,7 +241,9 @@ def cooldown(
         tolerance: Token counts this close, relatively, are equal.
     """
     runs = _read(table, columns, show)
-    _finish("cooldown", runs, _records(fit_cooldown(runs, tolerance=tolerance)), show)
+    with _flagged(runs):
+        fits = fit_cooldown(runs, tolerance=tolerance)
+    _finish("cooldown", runs, _records(fits), show)
 
 
 def cross(
@@ -249,13 +270,20 @@ def cross(
         draws: Draws for intervals.
         seed: Seed of the draws.
     """
-    runs = _read(table, columns, show, run_by="row" if over == "flops" else "size")
-    found = find_crossings(runs, over=over, groups=between, within=within, flops=at_flops, num_draws=draws, seed=seed)
+    runs = _read(table, columns, show, run_by="row" if over == "flops" else "size", draws=draws)
+    with _flagged(runs):
+        found = find_crossings(
+            runs, over=over, groups=between, within=within, flops=at_flops, num_draws=draws, seed=seed
+        )
     _finish("cross", runs, _records(found), show)
 
 
-def _read(path: Path, columns: ReadOptions, show: Output, *, run_by: RunBy = "row") -> RunTable:
+def _read(
+    path: Path, columns: ReadOptions, show: Output, *, run_by: RunBy = "row", draws: int | None = None
+) -> RunTable:
     """The table, its guesses told on stderr; what cannot be drawn is refused before anything is fitted."""
+    if draws is not None and draws < FEWEST_DRAWS:
+        raise ValueError(f"--draws {draws}: an interval needs at least {FEWEST_DRAWS}; leave it out for the default")
     if show.figure is not None and show.figure.suffix[1:] not in FIGURE_FORMATS:
         raise ValueError(f"--figure {show.figure}: the name must end in .{' or .'.join(FIGURE_FORMATS)}")
     table = read_table(path, columns, run_by=run_by)
@@ -263,9 +291,20 @@ def _read(path: Path, columns: ReadOptions, show: Output, *, run_by: RunBy = "ro
     return table
 
 
+@contextmanager
+def _flagged(table: RunTable) -> Iterator[None]:
+    """Where a method refuses a table, what is odd about it may be why: told on stderr, as there are no laws to flag."""
+    try:
+        yield
+    except ValueError:
+        _say(table.flags)
+        raise
+
+
 def _at_levels(runs: RunTable, along: Along, levels: Sequence[float]) -> dict[str, IsoflopTable]:
     """Losses at levels, and how rows came to them told on stderr."""
-    found = tabulate_levels(runs, along, levels or None)
+    with _flagged(runs):
+        found = tabulate_levels(runs, along, levels or None)
     _say([note for group in found.values() for note in group.notes])
     return {name: group.table for name, group in found.items()}
 

@@ -3,7 +3,7 @@
 P parameters, D tokens, C = M D FLOPs, M FLOPs per token. Legend: n rows.
 """
 
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Literal, NamedTuple
 
@@ -94,6 +94,7 @@ def build_table(
         flags=sizes.flags,
     )
     _refuse_unequal(table)
+    table = replace(table, flags=table.flags + tuple(_low_flags(table, rows)))
     return _settle_duplicates(table, rows, None if run is not None else marks, has_runs=run is not None)
 
 
@@ -245,6 +246,25 @@ def _run_names(sizes: _Sizes, columns: Mapping[str, Floats], unique_tokens: Floa
         ", ".join(f"{symbol}={value:.6g}" for symbol, value in zip(told, row, strict=True))
         for row in np.stack(list(told.values()), axis=-1).tolist()
     ]
+
+
+_FAR_BELOW = 1.5
+"""No reading of a study lies below its next lowest by this factor: such a loss is another quantity, or a slip."""
+
+
+def _low_flags(table: RunTable, rows: Sequence[int]) -> Iterator[str]:
+    """Losses far below the others of their group, as no floor of any law allows."""
+    for group in dict.fromkeys(table.group.tolist()):
+        mine = np.flatnonzero(table.group == group)
+        order = mine[np.argsort(table.loss[mine], kind="stable")]
+        lowest = table.loss[order[: mine.size // 4 + 1]]
+        gaps = lowest[1:] / lowest[:-1]
+        if gaps.size and gaps.max() > _FAR_BELOW:
+            last = int(np.argmax(gaps))
+            yield (
+                f"group {group}, row {rows[int(order[last])]}: a loss of {lowest[last]:.4g} where the next lowest is "
+                f"{lowest[last + 1]:.4g}, below any E: look at the {_rows(last + 1)}, or leave them out with --where"
+            )
 
 
 def _refuse_unequal(table: RunTable) -> None:

@@ -166,14 +166,18 @@ def words_for(role: Role) -> str:
 
 def _guess(role: Role, raw: Mapping[str, Sequence[Any]], *, decimal_commas: bool) -> list[str]:
     """Columns that the role may have, the likeliest first: by name, and by holding numbers where numbers belong."""
-    plain = {name: _letters(name) for name in raw}
-    bare = {name: _letters(split_name(name).bare) for name in raw}
     known = GUESSES[role]
-    ranks = {name: [known.index(word) for word in (plain[name], bare[name]) if word in known] for name in raw}
+    ranks = {name: [known.index(word) for word in _spellings(name) if word in known] for name in raw}
     found = sorted((name for name in raw if ranks[name]), key=lambda name: min(ranks[name]))
     if role == "group":
         return [name for name in found if len(set(map(str, raw[name]))) <= max(1, len(raw[name]) // 3)]
     return [name for name in found if role in TEXTS or _mostly_numbers(raw[name], decimal_commas=decimal_commas)]
+
+
+def _spellings(name: str) -> set[str]:
+    """The name whole, without its unit, and as the last part of a nested one: config.params_M is params."""
+    bare = split_name(name).bare
+    return {_letters(word) for word in (name, bare, re.split(r"[./]", bare)[-1])}
 
 
 def _letters(name: str) -> str:

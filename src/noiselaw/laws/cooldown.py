@@ -14,10 +14,12 @@ import numpy as np
 from noiselaw.laws.bootstrap import LEVEL, student_quantile
 from noiselaw.laws.forms import Floats, fit_lines
 from noiselaw.laws.lawfits import flat_record, interval_records
+from noiselaw.laws.luck import split_luck
 from noiselaw.laws.readings import gather_levels, trajectory_of
 from noiselaw.laws.table import RunTable
 
 DRIFTS = "the factor drifts with compute: its slope's interval excludes 0"
+ONE_PARTNER = "all pairs share the runs without a cooldown: their luck is in no interval of the factor"
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,17 +67,26 @@ def fit_cooldown(table: RunTable, *, tolerance: float = 0.01) -> dict[str, Coold
     cooldown: their loss at its tokens lies on a row (within `tolerance` of its tokens) or between two rows of one run,
     where it is interpolated in logs. Several such runs (seeds) count by their geometric mean.
 
-    Intervals are Student's t over pairs, n - 1 degrees of freedom for the factor, n - 2 for the slope of the log ratio
-    over log C; a slope whose interval excludes 0 is flagged. Raises ValueError for a table without a cooldown column or
+    Intervals are Student's t. Pairs of one setting are held against the same runs without a cooldown, whose luck they
+    share: the factor is as uncertain as the sums over settings say, one degree of freedom less than settings; for the
+    slope of the log ratio over log C the luck of settings and that of single pairs are told apart (`luck.split_luck`),
+    which is n - 2 degrees where every pair has a setting of its own. A slope whose interval excludes 0 is flagged.
+    Raises ValueError for a table without a cooldown column or
     a group without pairs.
     """
     if table.cooldown is None:
         raise ValueError("the table has no cooldown column; name the one that says which rows were annealed")
-    return {group: _fit_group(group, list(_pairs(rows, tolerance))) for group, rows in table.groups()}
+    return {group: _fit_group(group, *_pairs(rows, tolerance)) for group, rows in table.groups()}
 
 
-def _pairs(rows: RunTable, tolerance: float) -> Iterator[CooldownPair]:
-    """The last annealed row of every run, with its partners' loss."""
+def _pairs(rows: RunTable, tolerance: float) -> tuple[list[CooldownPair], np.ndarray]:
+    """The last annealed row of every run, with its partners' loss, and the number [n] of the setting of each."""
+    found = list(_find_pairs(rows, tolerance))
+    known = list(dict.fromkeys(setting for _, setting in found))
+    return [pair for pair, _ in found], np.array([known.index(setting) for _, setting in found], dtype=int)
+
+
+def _find_pairs(rows: RunTable, tolerance: float) -> Iterator[tuple[CooldownPair, Hashable]]:
     settings = _settings(rows)
     annealed = np.asarray(rows.cooldown, bool)
     plain: dict[Hashable, list[np.ndarray]] = {}
@@ -91,7 +102,7 @@ def _pairs(rows: RunTable, tolerance: float) -> Iterator[CooldownPair]:
         found = [loss for loss in losses if loss is not None]
         if found:
             without = math.exp(float(np.mean(np.log(found))))
-            yield CooldownPair(
+            pair = CooldownPair(
                 run=name,
                 params=float(rows.params[last]),
                 tokens=float(rows.tokens[last]),
@@ -100,6 +111,7 @@ def _pairs(rows: RunTable, tolerance: float) -> Iterator[CooldownPair]:
                 loss_with=float(rows.loss[last]),
                 ratio=without / float(rows.loss[last]),
             )
+            yield pair, settings[last]
 
 
 def _settings(rows: RunTable) -> list[Hashable]:
@@ -119,7 +131,7 @@ def _loss_at(rows: RunTable, members: np.ndarray, tokens: float, tolerance: floa
     return None
 
 
-def _fit_group(group: str, pairs: list[CooldownPair]) -> CooldownFit:
+def _fit_group(group: str, pairs: list[CooldownPair], setting: np.ndarray) -> CooldownFit:
     if not pairs:
         raise ValueError(
             f"group {group}: no run with a cooldown has a partner of the same size, batch, learning rate and tokens "
@@ -128,11 +140,12 @@ def _fit_group(group: str, pairs: list[CooldownPair]) -> CooldownFit:
     logs = np.log([pair.ratio for pair in pairs])
     x = np.log([pair.flops for pair in pairs])
     mean = float(logs.mean())
-    factor = _around(mean, _standard_error(logs - mean, len(pairs) - 1, len(pairs)), len(pairs) - 1)
-    slope, drift = _drift(x, logs)
+    factor = _around(mean, *_mean_error(logs - mean, setting))
+    slope, drift = _drift(x, logs, setting)
     raised = {
         f"only {len(pairs)} pairs": len(pairs) < 3,
         "no interval: a single pair": len(pairs) < 2,
+        ONE_PARTNER: len(pairs) > 1 and setting.max() == 0,
         DRIFTS: drift is not None and not drift[0] <= 0 <= drift[1],
         "the factor is below 1: the cooldown raised the loss": mean < 0,
     }
@@ -146,22 +159,34 @@ def _fit_group(group: str, pairs: list[CooldownPair]) -> CooldownFit:
     )
 
 
-def _drift(x: Floats, logs: Floats) -> tuple[float | None, tuple[float, float] | None]:
+def _mean_error(residuals: Floats, setting: np.ndarray) -> tuple[float, float]:
+    """Standard error of a mean, from its residuals [n], and its degrees of freedom; by pairs where one setting is."""
+    cluster = setting if setting.max() > 0 else np.arange(residuals.size)
+    sums = np.bincount(cluster, residuals) / residuals.size
+    freedom = sums.size - 1
+    return math.sqrt(float((sums**2).sum()) * sums.size / max(freedom, 1)), freedom
+
+
+def _drift(x: Floats, logs: Floats, setting: np.ndarray) -> tuple[float | None, tuple[float, float] | None]:
     """Slope of the log ratio over log C, and its interval."""
     if gather_levels(np.exp(x)).values.size < 2:
         return None, None
-    line = fit_lines(x, logs)
-    error = _standard_error(logs - line.at(x), x.size - 2, float(((x - x.mean()) ** 2).sum()))
-    return float(line.slope), _around(float(line.slope), error, x.size - 2)
+    line, u = fit_lines(x, logs), x - x.mean()
+    luck = split_luck(logs - line.at(x), np.stack([np.ones(x.size), u]), setting)
+    weights = u / (u**2).sum()
+    between = luck.between_runs**2 * float((np.bincount(setting, weights) ** 2).sum())
+    within = luck.within_runs**2 * float((weights**2).sum())
+    # Of the sum of two estimated variances (Satterthwaite).
+    squares = sum(
+        part**2 / freedom for part, freedom in ((between, luck.run_freedom), (within, luck.row_freedom)) if part
+    )
+    freedom = (between + within) ** 2 / squares if squares else x.size - 2
+    return float(line.slope), _around(float(line.slope), math.sqrt(between + within), freedom)
 
 
-def _standard_error(residuals: Floats, freedom: int, weight: float) -> float | None:
-    """sqrt(sum of squares / freedom / weight); None without freedom."""
-    return math.sqrt(float((residuals**2).sum()) / freedom / weight) if freedom > 0 else None
-
-
-def _around(value: float, error: float | None, freedom: int) -> tuple[float, float] | None:
-    if error is None:
+def _around(value: float, error: float, freedom: float) -> tuple[float, float] | None:
+    """The interval; None without freedom."""
+    if freedom < 1 - 1e-9:
         return None
-    half = student_quantile(LEVEL, freedom) * error
+    half = student_quantile(LEVEL, freedom + 1e-9) * error
     return value - half, value + half

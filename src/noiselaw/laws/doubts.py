@@ -35,6 +35,16 @@ def is_allocating(surface: SurfaceFit) -> bool:
     return surface.alpha > 0 and surface.beta > 0
 
 
+def below_floor(loss: Floats, surface: SurfaceFit) -> tuple[str, ...]:
+    """A flag for losses [n] that the surface's own floor rules out."""
+    below = int((loss <= surface.E).sum())
+    return (
+        (f"{below} of {loss.size} losses lie at or below the fitted E = {surface.E:.4g}: look at them",)
+        if below
+        else ()
+    )
+
+
 def disagreement(laws: Laws, surface: SurfaceFit, largest_budget: float) -> tuple[str, ...]:
     """A flag where parabolas and surface differ by more than 10 % in M* or 1 % in the loss at the next decade."""
     if not is_allocating(surface):

@@ -13,6 +13,8 @@ from noiselaw.laws.forms import Floats
 from noiselaw.laws.newton import Problem
 
 NUM_UNKNOWNS = 7
+LEAST_EXPONENT = 1e-4
+"""Of alpha and beta: without a positive one no size is optimal for U tokens, and N' has no slope."""
 
 
 def decayed(repeats: Floats, inverse: Floats) -> Floats:
@@ -157,7 +159,7 @@ def huber_problem(rows: Rows, weights: Floats, losses: Floats, delta: float, *, 
         hessian = _gram(slopes, stiffness - pull) + _curvature(terms, pull * shares, theta[:, 3])
         return np.einsum("sn,snk->sk", pull, slopes), hessian
 
-    lower = np.array([-np.inf] * 5 + [0.0] * 2)
+    lower = np.array([-np.inf, LEAST_EXPONENT, -np.inf, LEAST_EXPONENT, -np.inf, 0.0, 0.0])
     return Problem(objective, derivatives, lower, np.array([True] * 6 + [excess]))
 
 

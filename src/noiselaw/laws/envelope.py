@@ -49,9 +49,16 @@ class Grid(NamedTuple):
         size = np.array([curve.flops_per_token for curve in curves])
         ends = size * np.array([curve.tokens[[0, -1]] for curve in curves]).T
         flops = np.geomspace(ends.min(), ends.max(), num_points)
-        covers = np.stack([curve.covers(flops / curve.flops_per_token) for curve in curves], axis=-1)
         params = np.array([curve.params for curve in curves])
-        return cls(np.log(flops), covers, np.log(params), np.log(size), gather_levels(size).level)
+        grid = cls(np.log(flops), np.empty(0), np.log(params), np.log(size), gather_levels(size).level)
+        # Of the very numbers at which losses are read: rounding must not put a covered point beyond a curve's end.
+        covers = [curve.covers(at) for curve, at in zip(curves, grid.tokens.T, strict=True)]
+        return grid._replace(covers=np.stack(covers, axis=-1))
+
+    @property
+    def tokens(self) -> Floats:
+        """[G, R]: what each run has seen at each point."""
+        return np.exp(self.log_flops[:, None] - self.log_size)
 
     def thinned(self, step: int) -> "Grid":
         """Every so many-th point."""

@@ -9,13 +9,13 @@ Legend: S draws, R runs, G points of the grid.
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from noiselaw.laws.bootstrap import resample_counts, resample_lines
-from noiselaw.laws.doubts import is_allocating
+from noiselaw.laws.doubts import disagreement, is_allocating
 from noiselaw.laws.envelope import Grid, Winners, try_envelope
 from noiselaw.laws.forms import Floats, fit_lines
 from noiselaw.laws.lawfits import (
@@ -31,7 +31,8 @@ from noiselaw.laws.lawfits import (
 from noiselaw.laws.luck import Luck
 from noiselaw.laws.optima import Keep, OptimalLaws
 from noiselaw.laws.readings import Trajectory, gather_levels, trajectories
-from noiselaw.laws.surface import fit_surface, surface_luck
+from noiselaw.laws.record import surface_record
+from noiselaw.laws.surface import SurfaceFit, fit_surface, surface_luck
 from noiselaw.laws.table import RunTable
 
 SMALLEST = "won by the smallest size trained that far"
@@ -74,10 +75,14 @@ class FrontierFit:
     """Standard deviation of the log loss between runs; None where too few tell it."""
     degrees_of_freedom: float = 0.0
     """Of the scatter."""
+    surface: SurfaceFit | None = None
+    """Over FLOPs per token, through the same rows: what a prediction is held against; none for raw minima."""
 
     def record(self) -> dict[str, Any]:
-        """Plain JSON: "laws", "flags", "optima" (one flat object per arc), "scatter" and "degrees_of_freedom"."""
-        return {
+        """Plain JSON: "laws", "flags", "optima" (one flat object per arc), "scatter", "degrees_of_freedom"; and of the
+        surface "parameters", "parameters_covariance" and "certificate".
+        """
+        return (surface_record(self.surface) if self.surface is not None else {}) | {
             "laws": law_records(self.laws),
             "flags": list(self.flags),
             "optima": [flat_record(arc) for arc in self.optima],
@@ -92,9 +97,10 @@ def fit_frontier(
     """Power laws in C through the lower envelope of every group's smoothed loss curves, on a log grid of C.
 
     Source: Hoffmann et al., arXiv 2203.15556, section 3.1 (1500 log-spaced FLOPs). L*, M* and P* are least squares of
-    logs over the grid; D* = C / M* mirrors M*. Intervals (95 %, of the exponents): what the same steps miss on curves
-    of the group's surface with drawn luck is taken off, so an interval corrects the bias of the steps and may lie to
-    one side. Where fewer than two sizes win between others, all winners carry the laws, flagged.
+    logs over the grid; D* = C / M* mirrors M*. Intervals (of the exponents): what the same steps miss on curves of the
+    group's surface with drawn luck. Their mean is the bias of steps and edges, known only as well as the surface, so
+    an interval covers the law with and without it: it may lie to one side, and 95 % is the least that it holds
+    (`benchmarks/coverage.py`). Where fewer than two sizes win between others, all winners carry the laws, flagged.
 
     Raises ValueError for a group in which no run has two rows.
     """
@@ -121,22 +127,25 @@ def _fit_group(group: str, rows: RunTable, *, keep: Keep, num_points: int, num_d
             "give a column that names the run, or leave it out to take the rows of one size as one curve"
         )
     grid = Grid.of(curves, num_points)
-    tokens = np.exp(grid.log_flops[:, None] - grid.log_size)
-    log_loss = np.log(np.stack([curve.loss_at(at) for curve, at in zip(curves, tokens.T, strict=True)], axis=-1))
+    losses = [curve.loss_at(at) for curve, at in zip(curves, grid.tokens.T, strict=True)]
+    log_loss = np.log(np.stack(losses, axis=-1))
     found = grid.winners(log_loss, keep)
     flags: tuple[str, ...] = ()
     if keep == "inside" and grid.is_single(found):
         keep, flags = "all", ("laws carried by winners without both a smaller and a larger size beside them",)
         found = grid.winners(log_loss, keep)
-    laws, luck = {}, None
+    laws, luck, surface = {}, None, None
     if grid.is_single(found):
         flags = (*flags, NO_LAWS)
     else:
         estimate = grid.laws(log_loss, found)
         trial = _try(grid, rows, found, keep, num_draws=num_draws, seed=seed)
-        luck, errors = trial.luck, trial.errors
-        laws = law_fits(estimate, errors and {name: estimate[name] - missed for name, missed in errors.items()})
+        surface, luck, errors = trial.surface, trial.luck, trial.errors
+        laws = law_fits(estimate, None) if errors is None else _with_errors(estimate, errors)
         flags = (*flags, *trial.flags)
+        if surface is not None:
+            largest = float(np.exp(grid.log_flops[found.carries].max()))
+            flags += disagreement({name: law.law for name, law in laws.items()}, surface, largest)
     arcs = tuple(_arcs(curves, grid.log_flops, found))
     return FrontierFit(
         group,
@@ -145,12 +154,29 @@ def _fit_group(group: str, rows: RunTable, *, keep: Keep, num_points: int, num_d
         (*_frontier_flags(arcs, len(curves)), *flags),
         scatter=None if luck is None else luck.between_runs,
         degrees_of_freedom=0.0 if luck is None else luck.run_freedom,
+        surface=surface,
     )
+
+
+def _with_errors(estimate: Mapping[str, Floats], errors: Mapping[str, Floats]) -> dict[str, LawFit]:
+    """Laws with intervals about them, and about what is left without their bias, the mean of the errors [S, 2]."""
+    corrected = law_fits(estimate, {name: estimate[name] - missed for name, missed in errors.items()})
+    centred = {name: estimate[name] - missed + np.nanmean(missed, axis=0) for name, missed in errors.items()}
+    return {
+        name: replace(law, interval=_hull(corrected[name].interval, law.interval))
+        for name, law in law_fits(estimate, centred).items()
+    }
+
+
+def _hull(first: tuple[float, float] | None, second: tuple[float, float] | None) -> tuple[float, float] | None:
+    return None if first is None or second is None else (min(first[0], second[0]), max(first[1], second[1]))
 
 
 class _Trial(NamedTuple):
     """What the laws of an envelope miss on the table's own surface, where that can be told."""
 
+    surface: SurfaceFit | None
+    """Over FLOPs per token, by least squares."""
     luck: Luck | None
     errors: dict[str, Floats] | None
     """[S, 2] by quantity."""
@@ -162,18 +188,18 @@ def _try(grid: Grid, rows: RunTable, found: Winners, keep: Keep, *, num_draws: i
     try:
         surface = fit_surface(rows.flops_per_token, rows.tokens, rows.loss, run, objective="l2")
     except ValueError:
-        return _Trial(None, None, (NO_SURFACE,))
+        return _Trial(None, None, None, (NO_SURFACE,))
     luck = surface_luck(surface, rows.flops_per_token, rows.tokens, rows.loss, run)
     if not luck.tells_runs:
-        return _Trial(None, None, (FEW_RUNS,))
+        return _Trial(surface, None, None, (FEW_RUNS,))
     if not is_allocating(surface):
-        return _Trial(luck, None, (NO_SURFACE,))
+        return _Trial(surface, luck, None, (NO_SURFACE,))
     errors = try_envelope(grid, surface, luck, found.carries, keep, num_draws=num_draws, seed=seed)
     bias = float(np.nanmean(errors["flops_per_token"][:, 1]))
     flags = lost_draws(errors)
     if abs(bias) > _BIASED:
         flags += (f"steps and edges shift the exponent of M* by {bias:+.3f} on the surface: intervals allow for it",)
-    return _Trial(luck, errors, flags)
+    return _Trial(surface, luck, errors, flags)
 
 
 _BIASED = 0.01

@@ -13,7 +13,7 @@ import numpy as np
 
 from noiselaw.laws.bootstrap import resample_counts, run_effects
 from noiselaw.laws.curves import IsoflopTable, LossCurve, tabulate_curves
-from noiselaw.laws.doubts import disagreement, parabola_bias
+from noiselaw.laws.doubts import below_floor, disagreement, parabola_bias
 from noiselaw.laws.forms import Floats, PowerLaw
 from noiselaw.laws.lawfits import (
     CONCAVE,
@@ -206,6 +206,8 @@ def _fit_table(whole: IsoflopTable, narrowed: IsoflopTable, keep: Keep, bootstra
         keep, kept = "all", optima.usable
         flags = (*flags, "laws carried by optima outside the sampled sizes")
     surface = _fit_surface(whole)
+    if surface is not None:
+        flags += below_floor(table.loss[np.isfinite(table.loss)], surface)
     laws, scarce = {}, kept.sum() < MIN_OPTIMA
     if not scarce:
         estimate = fit_optimal_laws(np.log(table.budgets), optima, kept).logs()

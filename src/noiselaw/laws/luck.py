@@ -51,8 +51,12 @@ class Luck:
 
 
 def split_luck(residuals: Floats, slopes: Floats, run: np.ndarray) -> Luck:
-    """Luck from log residuals [n] of a fit with slopes [k, n] over its unknowns, rows belonging to `run` [n]."""
+    """Luck from log residuals [n] of a fit with slopes [k, n] over its unknowns, rows belonging to `run` [n].
+
+    Residuals of another fit than least squares are larger; to first order its own are what the slopes cannot explain.
+    """
     basis = _orthonormal(slopes)
+    residuals = residuals - basis @ (basis.T @ residuals)
     counts = np.bincount(run).astype(float)
     by_run = np.zeros((counts.size, basis.shape[-1]))
     np.add.at(by_run, run, basis)

@@ -58,7 +58,8 @@ def laws_of_frontier(group: str, record: Record) -> OtherLaws:
     kept = [arc for arc in record["optima"] if arc["kept"]]
     laws = {name: law_of(law) for name, law in record["laws"].items()}
     return OtherLaws(
-        group, "frontier", laws, tuple(record["flags"]), record["scatter"], record["degrees_of_freedom"], None,
+        group, "frontier", laws, tuple(record["flags"]), record["scatter"], record["degrees_of_freedom"],
+        surface_of(record) if "parameters" in record else None,
         min((arc["flops_low"] for arc in kept), default=0.0), max((arc["flops_high"] for arc in kept), default=0.0),
     )  # fmt: skip
 

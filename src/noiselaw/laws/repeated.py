@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from noiselaw.laws.bootstrap import LEVEL, default_draws, percentile_interval
-from noiselaw.laws.effective import Rows, decayed, huber_problem, log_slopes
+from noiselaw.laws.effective import LEAST_EXPONENT, Rows, decayed, huber_problem, log_slopes
 from noiselaw.laws.forms import Floats
 from noiselaw.laws.lawfits import interval_records
 from noiselaw.laws.luck import redraw
@@ -203,7 +203,7 @@ class _Found(NamedTuple):
     num_starts: int
 
     def certificate(self, parameters: Mapping[str, float], data: _Data) -> Certificate:
-        least = {"E": 1e-6 * math.exp(data.rows.loss.min())}
+        least = {"E": 1e-6 * math.exp(data.rows.loss.min()), "alpha": LEAST_EXPONENT, "beta": LEAST_EXPONENT}
         active = tuple(name for name, value in parameters.items() if value <= least.get(name, 0.0))
         return Certificate(self.objective, self.gradient_norm, self.agreeing, self.num_starts, active)
 

@@ -15,6 +15,7 @@ import numpy as np
 from noiselaw.laws.allocation import optimal_laws
 from noiselaw.laws.bootstrap import default_draws, percentile_interval
 from noiselaw.laws.descent import Points, derivatives, log_slopes
+from noiselaw.laws.doubts import below_floor
 from noiselaw.laws.forms import MAD_TO_DEVIATION, Floats, PowerLaw
 from noiselaw.laws.lawfits import LawFit, law_fits, law_records, listed, lost_draws
 from noiselaw.laws.luck import Luck, redraw, split_luck
@@ -234,10 +235,7 @@ _POWER_MISS = 0.05
 
 
 def _fit_flags(rows: RunTable, fit: SurfaceFit, sizes: Floats, *, has_draws: bool) -> tuple[str, ...]:
-    flags, certificate = [], fit.certificate
-    below = int((rows.loss <= fit.E).sum())
-    if below:
-        flags.append(f"{below} of {rows.loss.size} losses lie at or below the fitted E = {fit.E:.4g}: look at them")
+    certificate, flags = fit.certificate, [*below_floor(rows.loss, fit)]
     flags += [f"{name} at its bound 0: the data do not show it" for name in certificate.active_bounds]
     if certificate.agreeing_starts < certificate.num_starts / 2:
         flags.append(f"only {certificate.agreeing_starts} of {certificate.num_starts} starts end at this minimum")
