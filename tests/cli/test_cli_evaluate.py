@@ -56,12 +56,28 @@ def test_data_text_and_texts_written(run, tiny_data, tmp_path, capsys):
         (["--generate", "--scorer", "nowhere"], "--scorer nowhere: neither a run folder"),
         (["--generate", "--scorer", "nowhere", "--num-samples", "0"], "must be at least 1"),
         (["--data", "nowhere"], "no prepared data here"),
+        (
+            ["--text", "a", "--limit", "3", "--num-sequences", "4"],
+            "--num-sequences, --limit: without effect with --text",
+        ),
+        (["--data", "x", "--prompt", "a"], "--prompt: without effect with --data; leave it out"),
+        (["--generate", "--scorer", "x", "--draws", "4"], "--draws: without effect with --generate"),
         (["--text", "a", "--draws", "0"], "--draws 0: give at least 1"),
     ],
 )
 def test_mistakes_are_named(run, arguments, message):
     with pytest.raises(ValueError, match=message):
         evaluate([str(run), *arguments])
+
+
+def test_an_autoregressive_model_has_neither_steps_nor_draws(trained_run, capsys):
+    run = str(trained_run("autoregressive"))
+    for options in (["--text", "a", "--draws", "8"], ["--generate", "--scorer", run, "--steps", "8"]):
+        with pytest.raises(ValueError, match="without effect on an autoregressive model"):
+            evaluate([run, *options])
+    evaluate([run, "--generate", "--scorer", run, "--num-samples", "2", "--length", "8", "--json", "--device", "cpu"])
+    (point,) = json.loads(capsys.readouterr().out)["curve"]
+    assert point["steps"] == 8
 
 
 def test_a_missing_extra_is_named(run, monkeypatch):

@@ -1,6 +1,8 @@
 """Exported folders: the same logits, whole or not at all, and one clear line for whatever is wrong."""
 
 import json
+import sys
+from importlib import import_module
 
 import pytest
 import torch
@@ -81,3 +83,10 @@ def test_an_index_cannot_name_files_elsewhere(run, tmp_path):
     shard.unlink()
     with pytest.raises(WeightsError, match="no such file"):
         hub.load(out)
+
+
+def test_without_transformers_the_remedy_is_named(monkeypatch):
+    monkeypatch.setitem(sys.modules, "transformers", None)
+    monkeypatch.delitem(sys.modules, "noiselaw.hub.transformers", raising=False)
+    with pytest.raises(ImportError, match="pip install transformers"):
+        import_module("noiselaw.hub.transformers")

@@ -4,7 +4,7 @@ import json as json_format
 import math
 import sys
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -22,6 +22,17 @@ from noiselaw.train.machine import resolve_device
 from noiselaw.units import bits_per_byte_from_nats_per_token
 
 Record = dict[str, Any]
+
+DEFAULT_STEPS = (8, 32, 128)
+ANY_WAY = frozenset({"model", "tokenizer", "device", "json"})
+"""Options that mean something whatever is evaluated."""
+HEEDS = {
+    "--data": {"split", "num_sequences", "draws"},
+    "--text": {"prompt", "draws"},
+    "--tasks": {"include_path", "limit", "num_fewshot", "cache", "draws"},
+    "--generate": {"scorer", "steps", "num_samples", "length", "figure", "seed"},
+}
+"""Options by what they mean something to."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,9 +70,9 @@ class EvaluateArguments:
     generate: bool = False
     """Write texts and score them with --scorer."""
     scorer: Path | None = None
-    """Judge of --generate: a model of ours or a Hugging Face causal model's folder (extra transformers)."""
-    steps: tuple[int, ...] = (8, 32, 128)
-    """Numbers of sampling steps to compare with --generate."""
+    """Judge of --generate: a model of ours or a Hugging Face causal model's folder (extra scorer)."""
+    steps: tuple[int, ...] | None = None
+    """Numbers of sampling steps to compare with --generate, by default 8, 32 and 128; none where autoregressive."""
     num_samples: int = 16
     """Texts of --generate for each number of steps."""
     length: int | None = None
@@ -90,11 +101,15 @@ def evaluate(arguments: list[str]) -> None:
     asked = [name for name, (given, _) in ways.items() if given]
     if len(asked) != 1:
         raise ValueError(f"give one of {', '.join(ways)}; got {' and '.join(asked) or 'none'}")
+    _refuse_without_effect(options, asked[0])
     if options.draws is not None and options.draws < 1:
         raise ValueError(f"--draws {options.draws}: give at least 1")
     loaded = load_model(options.model, tokenizer=options.tokenizer)
     for warning in loaded.warnings:
         print(f"noiselaw: warning: {warning}", file=sys.stderr)
+    if loaded.process is None and (options.draws or options.steps):
+        name = "--draws" if options.draws else "--steps"
+        raise ValueError(f"{name}: without effect on an autoregressive model, which has no noise; leave it out")
     loaded.model.to(resolve_device(options.device))
     found = ways[asked[0]][1](options, loaded)
     record = {"model": str(options.model), "noise": loaded.noise_name, **found}
@@ -102,6 +117,18 @@ def evaluate(arguments: list[str]) -> None:
         print(json_format.dumps(record, indent=1, default=str))
     else:
         _print(record)
+
+
+def _refuse_without_effect(options: EvaluateArguments, way: str) -> None:
+    """Raise ValueError for options that mean nothing to this way of evaluating."""
+    heeded = ANY_WAY | {way.removeprefix("--")} | HEEDS[way]
+    ignored = [
+        f"--{field.name.replace('_', '-')}"
+        for field in fields(options)
+        if field.name not in heeded and getattr(options, field.name) != field.default
+    ]
+    if ignored:
+        raise ValueError(f"{', '.join(ignored)}: without effect with {way}; leave it out")
 
 
 def _data(options: EvaluateArguments, loaded: LoadedModel) -> Record:
@@ -161,12 +188,14 @@ def _tasks(options: EvaluateArguments, loaded: LoadedModel) -> Record:
 def _generate(options: EvaluateArguments, loaded: LoadedModel) -> Record:
     if options.scorer is None:
         raise ValueError("--generate: needs a judge; name a model with --scorer")
-    if options.num_samples < 1 or not options.steps or min(options.steps) < 1:
+    length = loaded.sequence_length if options.length is None else options.length
+    all_steps = (length,) if loaded.process is None else options.steps or DEFAULT_STEPS
+    if options.num_samples < 1 or min(all_steps) < 1:
         raise ValueError("--num-samples and --steps must be at least 1")
     judge = build_judge(options.scorer)
     curve = [
-        quality(loaded, judge, steps, num_texts=options.num_samples, length=options.length, seed=options.seed)
-        for steps in options.steps
+        quality(loaded, judge, steps, num_texts=options.num_samples, length=length, seed=options.seed)
+        for steps in all_steps
     ]
     if options.figure is not None:
         drawing = quality_curve(

@@ -76,7 +76,7 @@ class HuggingFaceJudge:
         try:
             self._tokenizer = AutoTokenizer.from_pretrained(path, local_files_only=True)
             self._model = AutoModelForCausalLM.from_pretrained(path, local_files_only=True).float().eval()
-        except (OSError, ValueError, KeyError) as error:
+        except (OSError, ValueError, KeyError, TypeError) as error:  # the last for missing vocabularies in 4.x
             reason = str(error).strip().partition("\n")[0]
             raise ValueError(
                 f"--scorer {path}: transformers finds no causal language model with its tokenizer there ({reason})"
