@@ -69,8 +69,7 @@ def surface_points() -> tuple[Floats, Floats, Floats]:
     """FLOPs per token, tokens and loss [n] of the paper's uniform runs."""
     points = load_points()
     mine = points["noise"] == "uniform"
-    flops_per_token = points["flops"][mine] / points["tokens"][mine]
-    return flops_per_token, points["tokens"][mine], points["loss"][mine]
+    return points["flops_per_token"][mine], points["tokens"][mine], points["loss"][mine]
 
 
 def main() -> None:
