@@ -89,6 +89,8 @@ def fit_hyperparameters(
     ones along the curves. Only vertices among the values tried carry laws. Without a learning rate column there is only
     the batch law. Rows after a cooldown are left out where the table has others.
 
+    Intervals of runs are reflected draws, which takes off the side to which luck pushes vertices.
+
     Raises ValueError without a batch column, or for targets that are not positive and finite.
     """
     if table.batch_tokens is None:
@@ -162,7 +164,9 @@ def _with_intervals(
     if luck is None:
         return law_fits(estimates, None), ("no interval: no cell has more than 3 values",)
     draws = _draw_luck(estimates, cells, rates, luck, how)
-    return law_fits(estimates, draws), lost_draws(draws)
+    # Vertices are ratios: luck pushes laws to one side, and a second time in the draws. Reflected, they take it off.
+    reflected = {name: 2 * estimate - draws[name] for name, estimate in estimates.items()}
+    return law_fits(estimates, reflected), lost_draws(draws)
 
 
 def _draw_luck(
