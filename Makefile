@@ -6,13 +6,18 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 STUDY ?= studies/laptop
 
-.PHONY: study test check bench clean
+.PHONY: study test test-tasks check bench clean
 
 study: $(READY)
 	$(BIN)/noiselaw study run recipes/laptop.yaml --out $(STUDY)
 
 test: $(READY)
 	$(BIN)/python -m pytest -n 2 --dist worksteal
+
+# With the packages of the extra evaluate, which nothing else needs.
+test-tasks: $(READY)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev,evaluate]'
+	$(BIN)/python -m pytest tests/evaluation/test_harness.py tests/test_readme.py
 
 check: $(READY)
 	$(BIN)/ruff format --check .

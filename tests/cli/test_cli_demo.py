@@ -9,7 +9,6 @@ import sys
 import threading
 import time
 import urllib.request
-from importlib.util import find_spec
 from pathlib import Path
 from urllib.error import URLError
 
@@ -98,7 +97,6 @@ def fetched(address: str, process: subprocess.Popen) -> str:
     pytest.fail(f"nothing at {address} after two minutes")
 
 
-@pytest.mark.skipif(find_spec("gradio") is None, reason="the extra `demo` is not installed")
 def test_the_page_is_served_on_this_machine_only(trained_run):
     port = free_port()
     command = [sys.executable, "-m", "noiselaw.cli", "demo", str(trained_run("balanced")), "--port", str(port)]

@@ -4,6 +4,8 @@ import math
 
 import pytest
 import torch
+import transformers
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
 from noiselaw.evaluation.generative import OwnJudge, Verdict, build_judge, quality, token_entropy
 from noiselaw.evaluation.likelihood import completion_bounds
@@ -61,9 +63,6 @@ def test_a_folder_that_is_no_judge_is_named(tmp_path):
 @pytest.fixture(scope="module")
 def gpt(tmp_path_factory):
     """A small random causal model of transformers with a byte-level tokenizer that merges some letters."""
-    transformers = pytest.importorskip("transformers", reason="pip install transformers runs this test")
-    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
-
     folder = tmp_path_factory.mktemp("gpt")
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 import torch
+import transformers
 
-transformers = pytest.importorskip("transformers", reason="pip install transformers runs this test")
 EXAMPLE = Path(__file__).parents[2] / "examples" / "hf_masked_lm.py"
 
 

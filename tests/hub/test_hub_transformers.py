@@ -6,15 +6,13 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
+from transformers import AutoConfig, AutoModel, AutoModelForMaskedLM, AutoTokenizer
 
-pytest.importorskip("transformers", reason="transformers is not installed; pip install transformers runs this test")
+import noiselaw.hub.transformers  # noqa: F401
+from noiselaw import hub
+from noiselaw.model import Attention
+
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning", "ignore::UserWarning")
-
-from transformers import AutoConfig, AutoModel, AutoModelForMaskedLM, AutoTokenizer  # noqa: E402
-
-import noiselaw.hub.transformers  # noqa: E402, F401
-from noiselaw import hub  # noqa: E402
-from noiselaw.model import Attention  # noqa: E402
 
 
 @pytest.mark.parametrize("auto", [AutoModel, AutoModelForMaskedLM])

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 from browsing import ARGUMENTS, CHROMIUM
+from playwright.sync_api import sync_playwright
 from synthetic_study import write_study
 
 from noiselaw.report.figures import all_figures
@@ -56,8 +57,7 @@ def browser():
         if os.environ.get("CI"):
             pytest.fail(message)
         pytest.skip(message)
-    playwright = pytest.importorskip("playwright.sync_api")
-    with playwright.sync_playwright() as driver:
+    with sync_playwright() as driver:
         chromium = driver.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS)
         yield chromium
         chromium.close()
