@@ -73,7 +73,7 @@ def surface_points() -> tuple[Floats, Floats, Floats]:
 
 
 def main() -> None:
-    options = parser(__doc__ or "")
+    options = parser(__doc__ or "", threads=False)
     options.add_argument("--resamples", type=int, default=10_000)
     options.add_argument("--scipy-laws", nargs="+", default=["uniform M*"], help='names such as "masked D*", or all')
     options.add_argument("--rounds", type=int, default=5, help="both sides take turns this often")

@@ -57,7 +57,7 @@ def measure(spec: RunSpec, data: TokenData, rounds: int) -> Costs:
 
 
 def main() -> None:
-    options = parser(__doc__ or "")
+    options = parser(__doc__ or "", threads=False)
     options.add_argument("--rounds", type=int, default=3)
     arguments = options.parse_args()
     torch.set_num_threads(1)

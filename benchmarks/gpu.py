@@ -164,7 +164,7 @@ def three_products(chunk: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def options() -> argparse.Namespace:
-    found = parser(__doc__ or "")
+    found = parser(__doc__ or "", threads=False)
     found.add_argument("--device", default="cuda")
     found.add_argument("--shapes", nargs="+", choices=list(CASES), default=GPU_CASES)
     found.add_argument("--noises", nargs="+", default=["balanced"], help="noises, or autoregressive")
@@ -187,9 +187,13 @@ def main() -> None:
                 found = measure(case, noise, device)
             except torch.cuda.OutOfMemoryError as error:
                 print(f"{label:40s}  out of memory: {str(error).splitlines()[0]}")
+                what = f"{label}: utilisation (out of memory)"
+                claims.append(Claim(what, 0.0, case.least_utilisation, at_most=False))
                 continue
             finally:
                 torch.compiler.reset()
+                if device.type == "cuda":
+                    torch.cuda.empty_cache()
             utilisation = found.flops_per_second / DENSE_BFLOAT16
             print(
                 f"{label:40s}{found.tokens_per_second:15,.0f}{utilisation:15.1%}{found.flops_per_second / rate:15.1%}"

@@ -3,7 +3,9 @@
 import argparse
 import json
 import math
+import os
 import platform
+import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -36,10 +38,11 @@ class Claim:
         return self.value <= self.target if self.at_most else self.value >= self.target
 
 
-def parser(description: str) -> argparse.ArgumentParser:
-    """Options that every benchmark has."""
+def parser(description: str, *, threads: bool = True) -> argparse.ArgumentParser:
+    """Options that benchmarks share; `threads` for those whose number of threads may be chosen."""
     found = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
-    found.add_argument("--threads", type=int, default=2)
+    if threads:
+        found.add_argument("--threads", type=int, default=2)
     found.add_argument("--claims", type=Path, help="also write the numbers that have targets, as JSON, to this file")
     return found
 
@@ -82,9 +85,23 @@ def best_seconds(timed: Mapping[str, Job], num_rounds: int) -> dict[str, float]:
     return best
 
 
+@contextmanager
+def _silent_stderr() -> Iterator[None]:
+    """Without what the profiler's own code writes to file descriptor 2 whenever it starts and stops."""
+    sys.stderr.flush()
+    kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 2)
+    try:
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(nowhere)
+
+
 def peak_megabytes(job: Job) -> float:
     """Largest sum of what the job holds at one time, from the allocator's own events."""
-    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as recorded:
+    with _silent_stderr(), profile(activities=[ProfilerActivity.CPU], profile_memory=True) as recorded:
         job()
     # Allocations are events named [memory]; the profiler gives no running total on a CPU.
     steps = sorted(

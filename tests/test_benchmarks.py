@@ -10,7 +10,7 @@ BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
 
 def run(tmp_path, *words):
     claims = tmp_path / "claims.json"
-    command = [sys.executable, str(BENCHMARKS / words[0]), *words[1:], "--threads", "1", "--claims", str(claims)]
+    command = [sys.executable, str(BENCHMARKS / words[0]), *words[1:], "--claims", str(claims)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     return done.stdout, {claim["what"]: claim for claim in json.loads(claims.read_text(encoding="utf-8"))}
@@ -24,7 +24,20 @@ def test_the_gpu_script_runs_on_a_cpu(tmp_path):
 
 
 def test_the_head_is_set_beside_its_products_and_full_logits(tmp_path):
-    shape = ("--vocab-size", "4000", "--width", "32", "--tokens", "600", "--chunk-tokens", "32", "--rounds", "1")
+    shape = (
+        "--vocab-size",
+        "4000",
+        "--width",
+        "32",
+        "--tokens",
+        "600",
+        "--chunk-tokens",
+        "32",
+        "--rounds",
+        "1",
+        "--threads",
+        "1",
+    )
     _, claims = run(tmp_path, "head.py", *shape, "--full", "balanced")
     memory = claims["head, float32, balanced: memory of full logits / ours"]
     assert memory["value"] > memory["target"] == 20

@@ -81,7 +81,7 @@ class NoiseSpec(Spec):
 
     shift: float
     """b: -.inf is masked noise, .inf uniform; a name such as masked, balanced or uniform may stand for all three."""
-    scale: float = Field(default=1.0, ge=-1.0, le=1.0)
+    scale: float = 1.0
     """a: the process is a Markov chain only for -1 <= a <= 1."""
     reference: Literal["uniform", "unigram"] = "uniform"
     """What a swapped token is drawn from: all tokens alike, or the token frequencies of the training data."""
@@ -92,6 +92,13 @@ class NoiseSpec(Spec):
         if math.isnan(shift):
             raise ValueError("shift is NaN; give a number, -inf (masked) or +inf (uniform)")
         return shift
+
+    @field_validator("scale")
+    @classmethod
+    def _scale_is_a_markov_chains(cls, scale: float) -> float:
+        if not -1.0 <= scale <= 1.0:
+            raise ValueError(f"scale {scale} is outside [-1, 1]: such noise is no Markov chain; move it inside")
+        return scale
 
     @property
     def name(self) -> str:

@@ -304,6 +304,19 @@ def test_repeats_of_a_point_are_kept_without_runs_and_refused_within_one(tmp_pat
         read_table(write_rows(tmp_path / "u.csv", named))
 
 
+def test_a_column_that_tells_pooled_rows_apart_is_named(tmp_path):
+    both = [
+        row | {"Kind": kind, "loss": row["loss"] + shift}
+        for kind, shift in (("a", 0), ("b", 0.1))
+        for row in plain_rows()
+    ]
+    table = read_table(write_rows(tmp_path / "t.csv", both))
+    assert table.flags == ("rows of equal size and budget differ in column 'Kind': --group 'Kind' fits them apart",)
+    assert not read_table(tmp_path / "t.csv", ReadOptions(group="Kind")).flags
+    same = [row | {"Kind": "a"} for row in both]
+    assert not read_table(write_rows(tmp_path / "u.csv", same)).flags
+
+
 def test_mixed_conventions_are_flagged_with_their_range():
     mixed = np.where(np.arange(9) % 2, 6.0, 9.0) * PARAMS * TOKENS
     (flag,) = build_table(loss=LOSS, params=PARAMS, tokens=TOKENS, flops=mixed).flags

@@ -8,8 +8,10 @@ from scipy.optimize import minimize
 from synthetic_runs import BUDGETS, FLOPS_PER_TOKEN, SURFACE, surface, valley
 
 from noiselaw.laws import fit_surface
+from noiselaw.laws.build import build_table
 from noiselaw.laws.descent import Points, derivatives, objective
 from noiselaw.laws.published import surfaces
+from noiselaw.laws.surfacelaws import fit_surface_table
 
 SIZE, FLOPS = (grid.ravel() for grid in np.meshgrid(FLOPS_PER_TOKEN, BUDGETS, indexing="ij"))
 TOKENS = FLOPS / SIZE
@@ -125,3 +127,14 @@ def test_standard_errors_are_those_of_refits_under_run_luck():
 def test_tables_without_a_surface_are_refused(columns, message):
     with pytest.raises(ValueError, match=message):
         fit_surface(*columns)
+
+
+def test_parameters_that_the_data_leave_open_are_flagged():
+    """A loss that knows nothing of the size: E and A may share it as they like."""
+    size, tokens = (grid.ravel() for grid in np.meshgrid(np.geomspace(1e7, 1e9, 6), np.geomspace(1e9, 1e11, 6)))
+    told, silent = (
+        fit_surface_table(build_table(loss=loss, params=size, tokens=tokens), num_draws=20)["all"].flags
+        for loss in (2 + 400 * tokens**-0.3, 2 + 300 * size**-0.34 + 400 * tokens**-0.3)
+    )
+    assert any(flag.startswith("the data do not determine the parameters: equally good fits differ") for flag in told)
+    assert not any("determine" in flag for flag in silent)

@@ -5,6 +5,7 @@ Shapes: V vocabulary.
 
 import math
 from dataclasses import dataclass
+from functools import lru_cache
 
 import torch
 from torch import Tensor
@@ -32,8 +33,9 @@ class Rarity:
     """Largest ρ over ρ_j, [V], 0 at the mask; None for the uniform one."""
 
     @staticmethod
+    @lru_cache(maxsize=8)
     def of(mixing: HybridMixing | None, device: torch.device, dtype: torch.dtype) -> "Rarity":
-        """For sums in `dtype` on `device`."""
+        """For sums in `dtype` on `device`; remembered, because making it waits for a device."""
         limit = MAX_LOG_RATIO[dtype]
         if mixing is None or mixing.reference is None:
             # Halved because pairs of 1 + t are multiplied.

@@ -84,7 +84,10 @@ GUESSES: dict[Role, tuple[str, ...]] = {
         "flopbudget", "computebudget", "budget", "compute", "trainingcompute", "c",
     ),
     "flops_per_token": ("flopspertoken", "flopspertok", "m"),
-    "group": ("group", "noise", "noisetype", "objective", "forwardprocess"),
+    "group": (
+        "group", "noise", "noisetype", "objective", "forwardprocess", "modelfamily", "family", "method", "architecture",
+        "arch", "dataset",
+    ),
     "run": ("run", "runid", "runname", "experiment", "trial"),
     "batch": ("batchtokens", "batchsizetokens", "batchsequences", "batchsize", "batch", "globalbatchsize", "bs", "b"),
     "learning_rate": ("learningrate", "lr", "peaklr", "maxlr", "baselr", "eta"),

@@ -47,7 +47,8 @@ def read_table(path: Path, options: ReadOptions | None = None, *, run_by: RunBy 
     )
     run_notes = () if cells.has_runs else (_RUN_NOTES[by],)
     notes = (*study.notes, *cells.notes(), *run_notes, *table.notes)
-    return replace(table, notes=notes, flags=(*cells.flags, *table.flags), budgets=study.budgets)
+    flags = (*cells.flags, *table.flags, *_pooled(table, raw, choice))
+    return replace(table, notes=notes, flags=flags, budgets=study.budgets)
 
 
 _RUN_NOTES: dict[RunBy, str] = {
@@ -124,6 +125,24 @@ def _units(given: Sequence[str], raw: Raw) -> dict[str, float]:
         refuse_unknown(name, list(raw), "--unit")
         units[name] = factor
     return units
+
+
+def _pooled(table: RunTable, raw: Raw, choice: ColumnChoice) -> tuple[str, ...]:
+    """Flags a column of few words that nothing reads and that alone tells apart all rows of equal size and budget."""
+    if "group" in choice.columns or len(table.loss) != len(next(iter(raw.values()))):
+        return ()
+    points: dict[Hashable, list[int]] = {}
+    for index, point in enumerate(zip(table.params.tolist(), table.tokens.tolist(), strict=True)):
+        points.setdefault(point, []).append(index)
+    repeated = [rows for rows in points.values() if len(rows) > 1]
+    for name, values in raw.items():
+        words = list(map(text_of, values))
+        if name in choice.columns.values() or any(plain_number(word) is not None for word in words):
+            continue
+        few = len(set(words)) <= len(words) // 3
+        if repeated and few and all(len({words[index] for index in rows}) == len(rows) for rows in repeated):
+            return (f"rows of equal size and budget differ in column {name!r}: --group {name!r} fits them apart",)
+    return ()
 
 
 def _marks(raw: Raw, choice: ColumnChoice) -> list[Hashable]:

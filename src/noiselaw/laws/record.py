@@ -63,12 +63,16 @@ def _optimum_record(optimum: Optimum) -> dict[str, Any]:
     }
 
 
+COVARIANCE_OF = "log A, alpha, log B, beta, log E; per unit variance of a shift of each run's log loss"
+
+
 def surface_record(surface: SurfaceFit) -> dict[str, Any]:
-    """The keys parameters, parameters_covariance and certificate."""
+    """The keys parameters, parameters_covariance (and what it is of) and certificate."""
     certificate = surface.certificate
     return {
         "parameters": {name: getattr(surface, name) for name in ("E", "A", "alpha", "B", "beta")},
         "parameters_covariance": [list(row) for row in surface.covariance],
+        "parameters_covariance_of": COVARIANCE_OF,
         "certificate": {
             "objective": certificate.objective,
             "gradient_norm": certificate.gradient_norm,

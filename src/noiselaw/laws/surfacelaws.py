@@ -91,6 +91,7 @@ class SurfaceLaws:
             "parameters": surface["parameters"],
             "parameter_intervals": {name: listed(self.intervals.get(name)) for name in PARAMETERS},
             "parameters_covariance": surface["parameters_covariance"],
+            "parameters_covariance_of": surface["parameters_covariance_of"],
             "laws": laws,
             "flags": list(self.flags),
             "certificate": surface["certificate"] | draws,
@@ -239,6 +240,10 @@ def _fit_flags(rows: RunTable, fit: SurfaceFit, sizes: Floats, *, has_draws: boo
     flags += [f"{name} at its bound 0: the data do not show it" for name in certificate.active_bounds]
     if certificate.agreeing_starts < certificate.num_starts / 2:
         flags.append(f"only {certificate.agreeing_starts} of {certificate.num_starts} starts end at this minimum")
+    spread = certificate.parameter_spread
+    if spread is not None and spread > _UNDETERMINED:
+        amount = f"by {spread:.0%}" if spread < _TENFOLD else "more than tenfold"
+        flags.append(f"the data do not determine the parameters: equally good fits differ {amount} in one of them")
     if np.ptp(np.log(rows.tokens)) < _NARROW or np.ptp(np.log(sizes)) < _NARROW:
         flags.append("sizes or tokens span less than a factor of 2")
     if not has_draws:
@@ -247,3 +252,6 @@ def _fit_flags(rows: RunTable, fit: SurfaceFit, sizes: Floats, *, has_draws: boo
 
 
 _NARROW = math.log(2.0)
+_UNDETERMINED = 0.01
+"""Relative difference between equally good parameters."""
+_TENFOLD = 10.0

@@ -108,7 +108,10 @@ class Attention:
             return None
         if sink:
             seen = functional.pad(seen, (1, 0), value=True)
-        return torch.zeros(seen.shape, dtype=like.dtype, device=like.device).masked_fill_(~seen, -torch.inf)
+        kind = like.device.type
+        # What attention is computed in: else every layer would convert it anew.
+        dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else like.dtype
+        return torch.zeros(seen.shape, dtype=dtype, device=like.device).masked_fill_(~seen, -torch.inf)
 
 
 def attend(query: Tensor, key: Tensor, value: Tensor, bias: Tensor | None, soft_cap: float | None) -> Tensor:

@@ -14,6 +14,7 @@ Shapes: [...] any batch shape, V vocabulary. Results follow the dtype and device
 
 import math
 from dataclasses import dataclass
+from functools import lru_cache
 
 import torch
 from torch import Tensor
@@ -85,7 +86,7 @@ class HybridMixing:
     def reference_probs(self, dtype: torch.dtype = torch.float64, device: torch.device | None = None) -> Tensor:
         """The reference ρ as a vector [V], zero at the mask."""
         if self.reference is not None:
-            return self.reference.to(device, dtype)
+            return _copy(self.reference, device, dtype)
         uniform = torch.full((self.vocab_size,), 1.0 / (self.vocab_size - 1), dtype=dtype, device=device)
         uniform[self.mask_id] = 0.0
         return uniform
@@ -94,7 +95,7 @@ class HybridMixing:
         """Logarithm of ρ at `ids` in `dtype` (torch's default where None); -inf at the mask."""
         dtype = dtype or torch.get_default_dtype()
         if self.reference is not None:
-            return self.reference.to(ids.device)[ids].log().to(dtype)
+            return _copy(self.reference, ids.device)[ids].log().to(dtype)
         uniform = torch.full(ids.shape, -math.log(self.vocab_size - 1), dtype=dtype, device=ids.device)
         return uniform.masked_fill(ids == self.mask_id, -math.inf)
 
@@ -157,7 +158,7 @@ class HybridMixing:
 
     def spread_at(self, ids: Tensor, swapped: Tensor, masked: Tensor) -> Tensor:
         """`spread` at `ids` only, without a [V] axis."""
-        rho = 1.0 / (self.vocab_size - 1) if self.reference is None else self.reference.to(ids.device)[ids]
+        rho = 1.0 / (self.vocab_size - 1) if self.reference is None else _copy(self.reference, ids.device)[ids]
         return torch.where(ids == self.mask_id, masked, (swapped * rho).to(swapped.dtype))
 
     def _share_logit(self, log_snr: Tensor) -> Tensor:
@@ -174,6 +175,12 @@ def _log_mean_exp(logit: Tensor, exponent: Tensor) -> Tensor:
     """log(1 - p + p e^exponent), p = sigmoid(logit): accurate for small p, small 1 - p and small exponents alike."""
     small = (torch.sigmoid(logit) * exponent.expm1()).log1p()
     return torch.where(exponent.abs() < 1.0, small, torch.logaddexp(logsigmoid(-logit), logsigmoid(logit) + exponent))
+
+
+@lru_cache(maxsize=8)
+def _copy(reference: Tensor, device: torch.device | None, dtype: torch.dtype | None = None) -> Tensor:
+    """A reference elsewhere, copied once: a GPU would be waited for at every step."""
+    return reference.to(device, dtype)
 
 
 def _checked_reference(reference: Tensor, vocab_size: int, mask_id: int) -> Tensor:
