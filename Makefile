@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 STUDY ?= studies/laptop
 
-.PHONY: study test test-tasks check bench clean
+.PHONY: study test test-extras check bench clean
 
 study: $(READY)
 	$(BIN)/noiselaw study run recipes/laptop.yaml --out $(STUDY)
@@ -14,10 +14,11 @@ study: $(READY)
 test: $(READY)
 	$(BIN)/python -m pytest -n 2 --dist worksteal
 
-# With the packages of the extra evaluate, which nothing else needs.
-test-tasks: $(READY)
+# What needs packages that nothing else does: lm-evaluation-harness, and Triton, whose interpreter stands in for a GPU.
+test-extras: $(READY)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev,evaluate]'
-	$(BIN)/python -m pytest tests/evaluation/test_harness.py tests/test_readme.py
+	$(BIN)/python -c 'import triton' 2>/dev/null || $(BIN)/python -m pip install --quiet --disable-pip-version-check triton==3.6.0
+	$(BIN)/python -m pytest tests/evaluation/test_harness.py tests/test_readme.py tests/head/test_head_triton.py
 
 check: $(READY)
 	$(BIN)/ruff format --check .

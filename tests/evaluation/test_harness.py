@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-pytest.importorskip("lm_eval", reason="needs the extra evaluate (46 packages, 300 MB): make test-tasks")
+pytest.importorskip("lm_eval", reason="needs the extra evaluate (46 packages, 300 MB): make test-extras")
 pytestmark = pytest.mark.filterwarnings("ignore")  # the harness and its packages warn of themselves
 
 ANIMALS = {"dog": "woof", "cat": "meow", "cow": "mooo", "pig": "oink"}

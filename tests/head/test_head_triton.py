@@ -11,7 +11,7 @@ import torch
 
 FOLDER = Path(__file__).parent
 pytestmark = pytest.mark.skipif(
-    find_spec("triton") is None, reason="triton is not installed: it comes with a torch for NVIDIA GPUs"
+    find_spec("triton") is None, reason="triton comes with a torch for NVIDIA GPUs; else: make test-extras"
 )
 
 
