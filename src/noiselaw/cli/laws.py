@@ -214,7 +214,8 @@ def hyperparameters(
         table: CSV, JSON lines, JSON or Parquet, one row per reading.
         targets: Losses at which batches are compared; by default some for every size.
         num_targets: How many, where targets are not given.
-        resample: What intervals draw anew: the luck of runs, or cells as if each were new (as the paper does).
+        resample: What intervals draw anew: the luck of runs, or cells as if each were new (as the paper does: too
+            narrow where cells share runs).
         draws: Draws for intervals.
         seed: Seed of the draws.
     """
