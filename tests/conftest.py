@@ -37,7 +37,7 @@ def small_disk(tmp_path: Path) -> Iterator[tuple[Path, Callable[[int], None]]]:
         os.geteuid()
         or subprocess.run([*mount, "size=1m", "none", str(folder)], capture_output=True, check=False).returncode
     ):
-        pytest.skip("only root may mount a small file system")
+        pytest.skip("mount refused: a small file system needs root (and a container that may mount)")
     yield folder, lambda size: subprocess.run([*mount, f"remount,size={size}k", "none", str(folder)], check=True)
     subprocess.run(["umount", str(folder)], check=True)
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from noiselaw.data.order import permuted, sequence_indices, step_generator
+from noiselaw.data.order import _block, permuted, sequence_indices, step_generator
 
 
 def stream(seed: int, num_batches: int, batch: int, num_sequences: int) -> np.ndarray:
@@ -78,3 +78,14 @@ def test_generators_repeat_and_differ():
     assert len(set(draws.values())) == len(draws)
     assert draw(3, 7, "noise") == draws[3, 7, "noise"]
     assert abs(np.mean(list(draws.values())) - 0.5) < 4 * np.sqrt(1 / 12 / len(draws))
+
+
+def test_blocks_are_the_permutation_looked_up_in_pieces(monkeypatch):
+    """Batches that cross blocks and epochs take the places of each epoch's own permutation."""
+    monkeypatch.setattr("noiselaw.data.order.BLOCK", 16)
+    _block.cache_clear()
+    size = 41
+    whole = np.concatenate([permuted(np.arange(size), size, f"5/{epoch}") for epoch in range(4)])
+    batches = [sequence_indices(5, step, 12, size) for step in range(4 * size // 12)]
+    _block.cache_clear()
+    np.testing.assert_array_equal(np.concatenate(batches), whole[: 12 * len(batches)])

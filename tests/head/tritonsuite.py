@@ -74,7 +74,7 @@ def test_a_logit_that_is_no_number_shows_in_the_loss(noise: str):
     assert run(case, torch.float32)[0].loss.isnan()
 
 
-@pytest.mark.skipif(not HAS_GPU, reason="needs a GPU")
+@pytest.mark.skipif(not HAS_GPU, reason="needs a GPU; the interpreter stands in for one at small vocabularies only")
 @pytest.mark.parametrize("noise", NOISES)
 def test_large_vocabulary_on_a_gpu(noise: str, monkeypatch):
     monkeypatch.setattr(triton_kernels, "MAX_BLOCK", 4096)

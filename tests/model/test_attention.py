@@ -171,3 +171,15 @@ def test_soft_cap_keeps_float32_scores_under_autocast():
     exact = attend(query, key, value, None, 30.0)
     with torch.autocast("cpu", torch.bfloat16):
         assert torch.equal(attend(query, key, value, None, 30.0), exact)
+
+
+def test_masks_are_made_in_the_precision_that_attends():
+    """Else every layer would convert them anew; 0 and -inf are exact in either."""
+    like = torch.zeros(2, 6, 4)
+    attention = Attention.prompt(torch.tensor([3, 0]))
+    exact = attention.additive(6, sink=True, like=like)
+    with torch.autocast("cpu", torch.bfloat16):
+        low = attention.additive(6, sink=True, like=like)
+    assert exact.dtype == torch.float32
+    assert low.dtype == torch.bfloat16
+    assert torch.equal(low.float(), exact)
