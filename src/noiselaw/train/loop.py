@@ -22,9 +22,9 @@ from noiselaw.data.vocabulary import keep_vocabulary
 from noiselaw.files import only_writer, read_json, remove_leftovers, write_json, write_text
 from noiselaw.metrics import MetricsLog, Row, read_rows
 from noiselaw.specs import DiffusionSpec, RunSpec
-from noiselaw.train.checkpoint import newest_valid, restore, save_checkpoint
 from noiselaw.train.interrupt import Interrupted, stop_on_signal
 from noiselaw.train.machine import Machine, float32_products
+from noiselaw.train.saving import Checkpoints
 from noiselaw.train.step import StartingPoint, StepRecord, Training, train_step
 from noiselaw.train.validation import BoundEstimate, Validator
 from noiselaw.units import bits_per_byte_from_nats_per_token
@@ -68,6 +68,7 @@ class Run:
     training: Training
     validator: Validator
     log: MetricsLog
+    checkpoints: Checkpoints
     step: int
     pending: list[StepRecord] = field(default_factory=list)
     """Steps not yet written."""
@@ -99,7 +100,6 @@ def train(spec: RunSpec, folder: Path, observers: list[Observer], start: Startin
     folder.mkdir(parents=True, exist_ok=True)
     with only_writer(folder, STOPPING_SECONDS):
         remove_leftovers(folder)
-        remove_leftovers(folder / "checkpoints")
         write_text(folder / "spec.json", spec.model_dump_json(indent=1) + "\n")
         if spec.runtime.num_threads is not None:
             torch.set_num_threads(spec.runtime.num_threads)
@@ -122,12 +122,13 @@ def _train_to_the_end(run: Run, observers: list[Observer]) -> None:
     spec, validate_at = run.spec, set(validation_steps(run.spec))
     started = saved = flushed = time.monotonic()
     first_step = run.step
-    with stop_on_signal() as stop, closing(run.log):
+    with stop_on_signal() as stop, closing(run.log), run.checkpoints:
         while run.step < spec.schedule.num_steps:
             record = train_step(run.training, run.step)
             run.step = record.step
             run.num_live_tokens += record.num_live_tokens
             run.pending.append(record)
+            run.checkpoints.check()
             now = time.monotonic()
             if run.step % FLUSH_STEPS == 0 or now - flushed >= FLUSH_SECONDS or run.step in validate_at:
                 _flush(run, observers, _speed_row(run, first_step, started))
@@ -135,11 +136,11 @@ def _train_to_the_end(run: Run, observers: list[Observer]) -> None:
             if run.step in validate_at:
                 _validate(run, observers)
             if stop or time.monotonic() - saved >= spec.runtime.checkpoint_every_seconds:
-                _checkpoint(run, observers)
+                _checkpoint(run, observers, wait=bool(stop))
                 saved = time.monotonic()
             if stop:
                 raise Interrupted(f"{run.folder}: stopped after step {run.step}; the same command continues from there")
-        _checkpoint(run, observers)
+        _checkpoint(run, observers, wait=True)
 
 
 def check_folder(folder: Path, fingerprint: str) -> None:
@@ -194,15 +195,13 @@ def _prepare(
     observers: list[Observer],
 ) -> Run:
     training = Training.build(spec, data, machine.device, start)
-    checkpoint, faults = newest_valid(folder / "checkpoints", fingerprint)
-    if checkpoint is not None:
-        restore(checkpoint, training.model, training.optimizer)
+    checkpoints = Checkpoints(folder / "checkpoints", fingerprint, keep=spec.runtime.keep_checkpoints)
+    step, faults = checkpoints.restore_newest(training.model, training.optimizer)
     facts = run_facts(spec, data, fingerprint) | {"machine": machine.facts(training.precision.dtype)}
     write_json(folder / "run.json", facts)
     reference = spec.objective.noise.reference if isinstance(spec.objective, DiffusionSpec) else None
     keep_vocabulary(data, folder, frequencies=reference == "unigram")
     (folder / "failure.json").unlink(missing_ok=True)
-    step = 0 if checkpoint is None else checkpoint.step
     length = spec.data.sequence_length
     run = Run(
         spec=spec,
@@ -214,6 +213,7 @@ def _prepare(
             training.objective, data.split("validation"), length, spec.validation, validation_rows(spec)
         ),
         log=MetricsLog(folder / "metrics.jsonl", step),
+        checkpoints=checkpoints,
         step=step,
     )
     for observer in observers:
@@ -289,20 +289,13 @@ def _write(run: Run, observers: list[Observer], rows: list[Row]) -> None:
         observer.rows(rows)
 
 
-def _checkpoint(run: Run, observers: list[Observer]) -> None:
+def _checkpoint(run: Run, observers: list[Observer], *, wait: bool) -> None:
     _flush(run, observers)
     # The last update may have overflowed although its loss and gradient were finite.
     if not all(bool(parameter.isfinite().all()) for parameter in run.training.model.parameters()):
         raise _failure(run, run.step, "weights that are not finite")
     run.log.sync()
-    save_checkpoint(
-        run.folder / "checkpoints",
-        run.training.model,
-        run.training.optimizer,
-        step=run.step,
-        fingerprint=run.fingerprint,
-        keep=run.spec.runtime.keep_checkpoints,
-    )
+    run.checkpoints.save(run.training.model, run.training.optimizer, step=run.step, wait=wait)
 
 
 def _finish(run: Run) -> dict[str, Any]:
