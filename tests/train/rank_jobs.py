@@ -108,7 +108,7 @@ def continue_run(folder: Path, layout: str, kind: str, last: int) -> dict:
 
 
 def fill_the_disk(folder: Path, last: int, failing_rank: int | None) -> str:
-    """Train until a save in the background fails and the next step says so; the disk really fills unless a rank is named."""
+    """Train until a save in the background fails and the next step says so. Without a rank the disk really fills."""
     from torch.distributed.checkpoint.hf_storage import HuggingFaceStorageWriter
 
     write = HuggingFaceStorageWriter.write_data

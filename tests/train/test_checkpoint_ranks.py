@@ -13,17 +13,10 @@ from noiselaw.hub.loading import load_model
 from noiselaw.hub.weights import read_weights
 from noiselaw.train.checkpoint import list_checkpoints, newest_valid, read_checkpoint
 
-LIFE = [
-    (2, "fsdp"),
-    (1, "fsdp"),
-    (2, "fsdp"),
-    (4, "fsdp"),
-    (0, "plain"),
-    (2, "fsdp"),
-    (4, "tp"),
-    (4, "hsdp"),
-    (0, "plain"),
-]
+LIVES = {
+    "laprop": [(2, "fsdp"), (1, "fsdp"), (2, "fsdp"), (4, "fsdp"), (0, "plain"), (4, "hsdp"), (2, "fsdp")],
+    "adamw": [(0, "plain"), (2, "fsdp"), (4, "tp"), (0, "plain")],
+}
 """Ranks and layouts that one run goes through, two steps each; 0 is a process without a process group."""
 
 
@@ -42,10 +35,10 @@ def saved(pool, tmp_path_factory):
     return folder
 
 
-@pytest.mark.parametrize("kind", ["laprop", "adamw"])
+@pytest.mark.parametrize("kind", LIVES)
 def test_a_run_continues_on_any_number_of_ranks_to_the_last_bit(pool, tmp_path, kind):
-    expected, folder, done = uninterrupted(kind, 2 * len(LIFE)), tmp_path / "checkpoints", 0
-    for size, layout in LIFE:
+    expected, folder, done = uninterrupted(kind, 2 * len(LIVES[kind])), tmp_path / "checkpoints", 0
+    for size, layout in LIVES[kind]:
         reports = pool.run(size, continue_run, folder, layout, kind, done + 2)
         for report in reports:
             assert (report["start"], report["faults"]) == (done, [])

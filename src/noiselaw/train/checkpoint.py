@@ -53,7 +53,10 @@ class Facts:
     @staticmethod
     def from_strings(strings: dict[str, str]) -> "Facts":
         """Raises KeyError or ValueError where they are not what `as_strings` gave."""
-        return Facts(int(strings["step"]), strings["fingerprint"], json.loads(strings["scalars"]))
+        scalars = json.loads(strings["scalars"])
+        if not isinstance(scalars, dict):
+            raise ValueError(f"scalars are a {type(scalars).__name__}")  # noqa: TRY004 (the file is at fault)
+        return Facts(int(strings["step"]), strings["fingerprint"], scalars)
 
 
 @dataclass(frozen=True, slots=True)

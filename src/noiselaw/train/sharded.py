@@ -211,10 +211,17 @@ def _read_manifest(path: Path) -> tuple[Facts, dict[str, dict[str, Any]]]:
         raise damaged(path, error) from error
     if checksum_of_facts(manifest) != expected:
         raise damaged(path, f"checksum of {MANIFEST_NAME} differs")
+    entries = files.values() if isinstance(files, dict) else [None]
+    if not all(isinstance(entry, dict) and {"bytes": int, "sha256": str} == _types(entry) for entry in entries):
+        raise damaged(path, f"{MANIFEST_NAME} does not give size and checksum of each file")
     for name in files:
         if Path(name).name != name or not name.endswith(".safetensors"):
             raise damaged(path, f"{MANIFEST_NAME} names {name!r}; only .safetensors files beside it are read")
     return facts, files
+
+
+def _types(entry: dict[str, Any]) -> dict[str, type]:
+    return {name: type(value) for name, value in entry.items()}
 
 
 def _verify(path: Path, file: Path, expected: dict[str, Any]) -> None:
