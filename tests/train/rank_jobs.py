@@ -23,7 +23,7 @@ from noiselaw.specs import InitSpec, ModelSpec, OptimizerSpec
 from noiselaw.train.checkpoint import read_checkpoint, read_tensors, training_state
 from noiselaw.train.saving import Checkpoints
 
-MODEL = ModelSpec(num_layers=2, width=12, num_heads=2)
+MODEL = ModelSpec(num_layers=1, width=12, num_heads=2)
 VOCAB = 37
 """Neither it nor the width is a multiple of every number of ranks; some ranks hold nothing of the smallest vectors."""
 FINGERPRINT = "a run's fingerprint"

@@ -6,6 +6,9 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 
 
+SLOW_IMPORTS = ["noiselaw.hub.export", "noiselaw.train.sharded", "torch.distributed.fsdp", "torch._dynamo"]
+
+
 class RankPool:
     """`run(size, function, ...)` calls an importable function on `size` ranks and returns what each returned.
 
@@ -13,7 +16,9 @@ class RankPool:
     """
 
     def __init__(self, most: int, folder: Path) -> None:
-        context = multiprocessing.get_context("spawn")
+        # The slow imports are made once, by the process that all ranks are forked from.
+        context = multiprocessing.get_context("forkserver")
+        context.set_forkserver_preload(SLOW_IMPORTS)
         self.folder, self.calls, self.pipes, self.processes = folder, 0, [], []
         for rank in range(most):
             here, there = context.Pipe()

@@ -14,8 +14,8 @@ from noiselaw.hub.weights import read_weights
 from noiselaw.train.checkpoint import list_checkpoints, newest_valid, read_checkpoint
 
 LIVES = {
-    "laprop": [(2, "fsdp"), (1, "fsdp"), (2, "fsdp"), (4, "fsdp"), (0, "plain"), (4, "hsdp"), (2, "fsdp")],
-    "adamw": [(0, "plain"), (2, "fsdp"), (4, "tp"), (0, "plain")],
+    "laprop": [(2, "fsdp"), (1, "fsdp"), (2, "fsdp"), (4, "fsdp"), (0, "plain"), (4, "hsdp")],
+    "adamw": [(2, "fsdp"), (4, "tp"), (0, "plain")],
 }
 """Ranks and layouts that one run goes through, two steps each; 0 is a process without a process group."""
 
