@@ -5,6 +5,8 @@ The gradients are functions of the step, so every layout must reach the very sam
 
 import errno
 import hashlib
+import os
+import signal
 from pathlib import Path
 
 import torch
@@ -130,6 +132,29 @@ def fill_the_disk(folder: Path, last: int, failing_rank: int | None) -> str:
         return str(error)
     finally:
         HuggingFaceStorageWriter.write_data = write
+    return "no error"
+
+
+def die_while_saving(folder: Path, last: int) -> str:
+    """Train to `last`; rank 1 is killed while it writes that checkpoint."""
+    from torch.distributed.checkpoint.hf_storage import HuggingFaceStorageWriter
+
+    def die(*_):
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    model, optimizer = build("fsdp", "laprop")
+    with Checkpoints(folder, FINGERPRINT, keep=3) as checkpoints:
+        start, _ = checkpoints.restore_newest(model, optimizer)
+        for step in range(start + 1, last + 1):
+            update(model, optimizer, step)
+            checkpoints.finish()
+            if step == last and dist.get_rank() == 1:
+                HuggingFaceStorageWriter.write_data = die
+            checkpoints.save(model, optimizer, step=step, wait=False)
+        try:
+            checkpoints.finish()
+        except RuntimeError as error:
+            return str(error)
     return "no error"
 
 

@@ -18,6 +18,7 @@ from noiselaw.train.checkpoint import (
     CheckpointError,
     Facts,
     checksum_of_facts,
+    drop_older,
     list_checkpoints,
     newest_valid,
     read_checkpoint,
@@ -25,6 +26,17 @@ from noiselaw.train.checkpoint import (
     training_state,
 )
 from noiselaw.train.saving import Checkpoints
+
+
+@pytest.mark.parametrize("keep", [1, 2, 4, 6, 9])
+def test_the_newest_stay(tmp_path, keep):
+    for step in range(1, 7):
+        path = tmp_path / f"step-{step:08d}.safetensors"
+        path.write_bytes(b"")
+        drop_older(path, keep)
+        assert list_checkpoints(tmp_path) == [
+            tmp_path / f"step-{kept:08d}.safetensors" for kept in range(max(1, step - keep + 1), step + 1)
+        ]
 
 
 @pytest.fixture

@@ -118,7 +118,7 @@ def drop_older(newest: Path, keep: int) -> None:
     step = _step_in_name(newest)
     others = [path for path in list_checkpoints(newest.parent) if path != newest and _step_in_name(path) <= step]
     older = [path for path in others if _step_in_name(path) < step]
-    kept = older[len(older) - keep + 1 :] if keep > 1 else []
+    kept = older[max(0, len(older) + 1 - keep) :]
     for path in others:
         if path not in kept:
             drop(path)

@@ -156,6 +156,8 @@ class _Reader(HuggingFaceStorageReader):
 
 def _write_shards(folder: Path, tensors: dict[str, Tensor], ranks: Ranks) -> None:
     writer = HuggingFaceStorageWriter(str(folder), save_distributed=True)
+    # Nothing is left to copy from a GPU, and this thread's current GPU may be another rank's.
+    writer.per_thread_copy_ahead = 0
     try:
         save(tensors, storage_writer=writer, process_group=ranks.group)
     except CheckpointException as failure:
