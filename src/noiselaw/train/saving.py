@@ -64,7 +64,8 @@ class Checkpoints:
     @property
     def failed(self) -> bool:
         """Whether a save in the background has failed by now: `finish` raises its error. Ranks learn of it at different
-        steps, so they should agree on it before they act."""
+        steps, so they should agree on it before they act.
+        """
         saving = self._saving
         return saving is not None and saving.done() and saving.exception() is not None
 
