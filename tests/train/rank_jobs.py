@@ -125,8 +125,10 @@ def fill_the_disk(folder: Path, last: int, failing_rank: int | None) -> str:
             for step in range(start + 1, last + 1):
                 update(model, optimizer, step)
                 checkpoints.check()
-                if step == last and dist.get_rank() == failing_rank:
-                    HuggingFaceStorageWriter.write_data = full
+                if step == last and failing_rank is not None:
+                    checkpoints.finish()  # the save before is not to fail
+                    if dist.get_rank() == failing_rank:
+                        HuggingFaceStorageWriter.write_data = full
                 checkpoints.save(model, optimizer, step=step, wait=False)
     except OSError as error:
         return str(error)
@@ -167,5 +169,6 @@ def shard_run(run: Path, fingerprint: str) -> int:
     optimizer = build_optimizer(model, spec, model.spec)
     with Checkpoints(run / "checkpoints", fingerprint, keep=1) as checkpoints:
         step, _ = checkpoints.restore_newest(model, optimizer)
+    with Checkpoints(run / "checkpoints", fingerprint, keep=1) as checkpoints:
         checkpoints.save(model, optimizer, step=step, wait=True)
     return step

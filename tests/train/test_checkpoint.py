@@ -76,6 +76,22 @@ def test_a_save_is_of_its_moment_and_the_next_one_waits_for_it(tmp_path, monkeyp
     assert [stored(path) for path in list_checkpoints(tmp_path)] == expected[1:]
 
 
+def test_a_step_is_written_once(saved, monkeypatch):
+    """Else the end of a run would replace its only checkpoint by the same again."""
+    model, optimizer = build("plain", "laprop")
+    write, written = saving.write_file, []
+    monkeypatch.setattr(saving, "write_file", lambda path, *rest: (written.append(path.name), write(path, *rest)))
+    with Checkpoints(saved, FINGERPRINT, keep=1) as checkpoints:
+        step, _ = checkpoints.restore_newest(model, optimizer)
+        checkpoints.save(model, optimizer, step=step, wait=True)
+        assert written == []
+        update(model, optimizer, 4)
+        checkpoints.save(model, optimizer, step=4, wait=False)
+        checkpoints.save(model, optimizer, step=4, wait=True)
+    assert written == ["step-00000004.safetensors"]
+    assert [stored(path) for path in list_checkpoints(saved)] == [uninterrupted("laprop", 4)[4]]
+
+
 def test_a_save_that_fails_in_the_background_stops_the_next_step(saved, monkeypatch):
     def full(path, tensors, facts):
         raise OSError(errno.ENOSPC, "No space left on device")

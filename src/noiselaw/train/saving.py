@@ -28,7 +28,9 @@ class Checkpoints:
         self._keep = keep
         self._peers = Peers.of_this_run()
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
-        self._saving: Future[None] | None = None
+        self._saving: Future[int] | None = None
+        self._newest: int | None = None
+        """Step of the checkpoint that this process last restored or wrote."""
         self._peers.first(self._prepare)
 
     def restore_newest(self, model: nn.Module, optimizer: torch.optim.Optimizer) -> tuple[int, list[str]]:
@@ -41,14 +43,18 @@ class Checkpoints:
         if checkpoint is None:
             return 0, faults
         restore(checkpoint, model, optimizer, self._peers)
+        self._newest = checkpoint.step
         return checkpoint.step, faults
 
     def save(self, model: nn.Module, optimizer: torch.optim.Optimizer, *, step: int, wait: bool) -> None:
         """Begin to write a checkpoint of this moment, after the one under way; with `wait`, return when it is on disk.
 
+        Does nothing where the state of `step` is on disk already: it was just saved or restored.
         Raises OSError when the disk is full, here or for the save before; older checkpoints stay untouched then.
         """
         self.finish()
+        if step == self._newest:
+            return
         tensors, scalars = training_state(model, optimizer)
         facts = Facts(step, self._fingerprint, scalars)
         if self._peers.group is None:
@@ -78,7 +84,7 @@ class Checkpoints:
         """Wait for the save under way. Raises its error."""
         saving, self._saving = self._saving, None
         if saving is not None:
-            saving.result()
+            self._newest = saving.result()
 
     def __enter__(self) -> Self:
         return self
@@ -95,7 +101,7 @@ class Checkpoints:
         self._folder.mkdir(parents=True, exist_ok=True)
         remove_leftovers(self._folder)
 
-    def _write(self, tensors: dict[str, Tensor], facts: Facts) -> None:
+    def _write(self, tensors: dict[str, Tensor], facts: Facts) -> int:
         path = self._folder / f"step-{facts.step:08d}"
         if self._peers.group is None:
             path = path.with_name(f"{path.name}.safetensors")
@@ -105,3 +111,4 @@ class Checkpoints:
 
             write_folder(path, tensors, facts, self._peers)
         self._peers.first(partial(drop_older, path, self._keep))
+        return facts.step
