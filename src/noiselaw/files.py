@@ -51,9 +51,12 @@ def unwritable(path: Path, error: OSError) -> OSError:
 
 
 def remove_leftovers(folder: Path) -> None:
-    """Delete what killed processes left of files they were writing into `folder`. For its only writer."""
+    """Delete what killed processes left of files and folders they were writing into `folder`. For its only writer."""
     for path in folder.glob(".*.tmp"):
-        path.unlink(missing_ok=True)
+        if path.is_dir():
+            shutil.rmtree(path)
+        else:
+            path.unlink(missing_ok=True)
 
 
 def write_atomically(path: Path, write: Callable[[BinaryIO], object]) -> None:

@@ -231,17 +231,16 @@ class ValidationSpec(Spec):
 
 
 class ParallelSpec(Spec):
-    """How the processes that torchrun starts share one run, and what a block keeps for its backward pass."""
+    """How the processes that torchrun starts share one run, and what its blocks keep for the backward pass."""
 
     tensor: int = Field(default=1, gt=0)
-    """Processes that share every matrix (tensor parallel): fastest within one machine. It must divide num_heads."""
+    """Processes that share every matrix (tensor parallel), neighbours on one machine; it must divide num_heads."""
     replicas: int = Field(default=1, gt=0)
-    """Groups of processes that hold the whole model each, say one a node: weights are gathered within a group only, and
-    gradients summed over groups once a step (HSDP). The processes of a group hold equal shards of the model (FSDP)."""
+    """Groups that hold the whole model each, say one a node, and sum their gradients (HSDP); the processes of a group
+    hold equal shards of it (FSDP)."""
     recompute: Recompute = "none"
-    """What the backward pass computes again (activation checkpointing). full: all but the input of each transformer
-    block, a fraction of the memory for a third more of the blocks' work. selective: all but the matrix products and
-    attention."""
+    """What the backward pass computes again (activation checkpointing). full: all but each block's input, for a third
+    more of the blocks' work; selective: all but matrix products and attention."""
 
 
 class RuntimeSpec(Spec):
@@ -258,8 +257,7 @@ class RuntimeSpec(Spec):
     """Compile each transformer block."""
     parallel: ParallelSpec = ParallelSpec()
     micro_batch_sequences: int | None = Field(default=None, gt=0)
-    """Sequences per forward pass of a process; None takes its whole share of the batch at once. Gradients accumulate.
-    """
+    """Sequences per forward pass; None takes all of the process's share of the batch. Gradients accumulate."""
     head_chunk_tokens: int | None = Field(default=None, gt=0)
     """Tokens whose logits are alive at one time; None takes as many as fit 256 MiB (1 GiB on a GPU)."""
     head_kernel: HeadKernel = "auto"

@@ -27,7 +27,7 @@ from noiselaw.specs import (
     parse_spec,
     read_mapping,
 )
-from noiselaw.train.checkpoint import CheckpointError, newest_valid
+from noiselaw.train.checkpoint import MODEL, CheckpointError, newest_valid, read_tensors, tensors_under
 
 
 class LoadError(ValueError):
@@ -151,11 +151,7 @@ def load_run(path: Path, tokenizer: TextTokenizer | None) -> LoadedModel:
         )
     with torch.device("meta"):
         model = Transformer(spec.model, facts["vocab_size"])
-    prefix = "model."
-    tensors = {
-        name.removeprefix(prefix): value for name, value in checkpoint.tensors.items() if name.startswith(prefix)
-    }
-    model.load_state_dict(tensors, assign=True)
+    model.load_state_dict(tensors_under(MODEL, read_tensors(checkpoint, MODEL)), assign=True)
     return LoadedModel(
         path,
         model.eval(),

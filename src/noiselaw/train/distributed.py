@@ -7,7 +7,7 @@ agree on (stop, save, sums of a validation) goes over the host's network and nev
 """
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -167,20 +167,30 @@ def build_mesh(device_type: str, num_ranks: int, parallel: ParallelSpec) -> "Dev
 
 @contextmanager
 def joined_ranks(spec: RunSpec) -> Iterator[Ranks]:
-    """Within the block this process is one of the run's ranks. Raises RanksError."""
+    """Within the block this process is one of the run's ranks: of the process group that there is, or a new one.
+
+    Raises RanksError.
+    """
     num_ranks = num_started()
     check_ranks(spec, num_ranks)
     if num_ranks == 1:
         yield ALONE
         return
     device = own_device(spec.runtime)
+    with nullcontext() if dist.is_initialized() else _process_group(device):
+        mesh = build_mesh(device.type, num_ranks, spec.runtime.parallel)
+        yield Ranks(dist.get_rank(), num_ranks, spec.runtime.parallel.tensor, mesh)
+
+
+@contextmanager
+def _process_group(device: torch.device) -> Iterator[None]:
+    """The process group of torchrun's processes, on the host's network too where `device` is a GPU."""
     if device.type == "cuda":
         torch.cuda.set_device(device)
         dist.init_process_group("cpu:gloo,cuda:nccl", timeout=TIMEOUT, device_id=device)
     else:
         dist.init_process_group("gloo", timeout=TIMEOUT)
     try:
-        mesh = build_mesh(device.type, num_ranks, spec.runtime.parallel)
-        yield Ranks(dist.get_rank(), num_ranks, spec.runtime.parallel.tensor, mesh)
+        yield
     finally:
         dist.destroy_process_group()

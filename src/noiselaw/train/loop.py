@@ -23,10 +23,10 @@ from noiselaw.files import only_writer, read_json, remove_leftovers, write_json,
 from noiselaw.metrics import MetricsLog, Row, read_rows
 from noiselaw.model.sharded import local
 from noiselaw.specs import DiffusionSpec, RunSpec
-from noiselaw.train.checkpoint import newest_valid, restore, save_checkpoint
 from noiselaw.train.distributed import Ranks, joined_ranks
 from noiselaw.train.interrupt import Interrupted, stop_on_signal
 from noiselaw.train.machine import Machine, float32_products
+from noiselaw.train.saving import Checkpoints
 from noiselaw.train.step import StartingPoint, StepRecord, Training, train_step
 from noiselaw.train.validation import BoundEstimate, Validator
 from noiselaw.units import bits_per_byte_from_nats_per_token
@@ -71,6 +71,7 @@ class Run:
     validator: Validator
     log: MetricsLog | None
     """None on every rank but the first, which alone writes."""
+    checkpoints: Checkpoints
     step: int
     pending: list[StepRecord] = field(default_factory=list)
     """Steps not yet written."""
@@ -129,7 +130,6 @@ def _enter(spec: RunSpec, folder: Path, fingerprint: str, held: ExitStack) -> di
     folder.mkdir(parents=True, exist_ok=True)
     held.enter_context(only_writer(folder, STOPPING_SECONDS))
     remove_leftovers(folder)
-    remove_leftovers(folder / "checkpoints")
     write_text(folder / "spec.json", spec.model_dump_json(indent=1) + "\n")
     return None
 
@@ -137,30 +137,32 @@ def _enter(spec: RunSpec, folder: Path, fingerprint: str, held: ExitStack) -> di
 def _train_to_the_end(run: Run, observers: list[Observer]) -> None:
     spec, validate_at = run.spec, set(validation_steps(run.spec))
     started = saved = flushed = time.monotonic()
-    first_step, ranks = run.step, run.training.ranks
-    with stop_on_signal() as requested, nullcontext() if run.log is None else closing(run.log):
+    first_step, flush_due = run.step, False
+    with stop_on_signal() as requested, nullcontext() if run.log is None else closing(run.log), run.checkpoints:
         while run.step < spec.schedule.num_steps:
             record = train_step(run.training, run.step)
             run.step = record.step
             run.num_live_tokens += record.num_live_tokens
             run.pending.append(record)
+            run.checkpoints.check()
+            if flush_due or run.step % FLUSH_STEPS == 0 or run.step in validate_at:
+                _flush(run, observers, _speed_row(run, first_step, started))
+                flushed = time.monotonic()
+            if run.step in validate_at:
+                _validate(run, observers)
+            # What depends on a clock or a signal is done by all ranks or by none.
             now = time.monotonic()
-            stop, save_now, flush_now = ranks.any(
+            stop, save_due, flush_due = run.training.ranks.any(
                 bool(requested),
                 now - saved >= spec.runtime.checkpoint_every_seconds,
                 now - flushed >= FLUSH_SECONDS,
             )
-            if flush_now or run.step % FLUSH_STEPS == 0 or run.step in validate_at:
-                _flush(run, observers, _speed_row(run, first_step, started))
-                flushed = now
-            if run.step in validate_at:
-                _validate(run, observers)
-            if stop or save_now:
-                _checkpoint(run, observers)
+            if stop or save_due:
+                _checkpoint(run, observers, wait=stop)
                 saved = time.monotonic()
             if stop:
                 raise Interrupted(f"{run.folder}: stopped after step {run.step}; the same command continues from there")
-        _checkpoint(run, observers)
+        _checkpoint(run, observers, wait=True)
 
 
 def check_folder(folder: Path, fingerprint: str) -> None:
@@ -216,11 +218,9 @@ def _prepare(
     observers: list[Observer],
 ) -> Run:
     training = Training.build(spec, data, machine.device, start, ranks)
-    checkpoint, faults = newest_valid(folder / "checkpoints", fingerprint)
-    if checkpoint is not None:
-        restore(checkpoint, training.model, training.optimizer)
+    checkpoints = Checkpoints(folder / "checkpoints", fingerprint, keep=spec.runtime.keep_checkpoints)
+    step, faults = checkpoints.restore_newest(training.model, training.optimizer)
     facts = run_facts(spec, data, fingerprint) | {"machine": machine.facts(training.precision.dtype, ranks.size)}
-    step = 0 if checkpoint is None else checkpoint.step
     ranks.on_first(lambda: _write_facts(spec, folder, data, facts))
     length = spec.data.sequence_length
     run = Run(
@@ -233,6 +233,7 @@ def _prepare(
             training.objective, data.split("validation"), length, spec.validation, validation_rows(spec), ranks=ranks
         ),
         log=MetricsLog(folder / "metrics.jsonl", step) if ranks.is_first else None,
+        checkpoints=checkpoints,
         step=step,
     )
     for observer in observers:
@@ -317,7 +318,7 @@ def _write(run: Run, observers: list[Observer], rows: list[Row]) -> None:
         observer.rows(rows)
 
 
-def _checkpoint(run: Run, observers: list[Observer]) -> None:
+def _checkpoint(run: Run, observers: list[Observer], *, wait: bool) -> None:
     _flush(run, observers)
     # The last update may have overflowed although its loss and gradient were finite.
     is_finite = all(bool(local(parameter).isfinite().all()) for parameter in run.training.model.parameters())
@@ -325,14 +326,7 @@ def _checkpoint(run: Run, observers: list[Observer]) -> None:
         raise _failure(run, run.step, "weights that are not finite")
     if run.log is not None:
         run.log.sync()
-    save_checkpoint(
-        run.folder / "checkpoints",
-        run.training.model,
-        run.training.optimizer,
-        step=run.step,
-        fingerprint=run.fingerprint,
-        keep=run.spec.runtime.keep_checkpoints,
-    )
+    run.checkpoints.save(run.training.model, run.training.optimizer, step=run.step, wait=wait)
 
 
 def _finish(run: Run) -> dict[str, Any]:

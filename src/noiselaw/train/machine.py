@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+import torch.distributed as dist
 
 from noiselaw.head.kernels import describe_kernel
 from noiselaw.specs import Float32Products, RuntimeSpec
@@ -70,7 +71,9 @@ def resolve_device(name: str) -> torch.device:
 
 
 def num_started() -> int:
-    """Processes that torchrun started for this run; 1 without it."""
+    """Processes that share this run: those of the process group, or those that torchrun started; else 1."""
+    if dist.is_available() and dist.is_initialized():
+        return dist.get_world_size()
     return int(os.environ.get("WORLD_SIZE", "1")) if "RANK" in os.environ else 1
 
 
