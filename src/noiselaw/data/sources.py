@@ -122,7 +122,8 @@ def _remote_files(source: str) -> list[SourceFile]:
     """As `_files_of`, for an address of fsspec."""
     try:
         system, root = fsspec.core.url_to_fs(source)
-        if system.isfile(root):
+        # On the web every page looks like a file: there a folder is what ends with a slash.
+        if not source.endswith("/") and system.isfile(root):
             return [_remote_file(system, root, system.info(root), strict=True)]
         found = system.find(root, detail=True) if system.isdir(root) else {}
     except (OSError, ValueError) as error:
