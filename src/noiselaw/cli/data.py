@@ -95,7 +95,7 @@ def inspect(folder: Annotated[Path, tyro.conf.Positional], /, *, documents: int 
         documents: Documents of each split to show.
         json: Print JSON.
     """
-    data = open_tokens(folder)
+    data = open_tokens(folder, verify=True)
     previews = {name: _first_documents(data, data.split(name), documents) for name in SPLIT_NAMES}
     if json:
         manifest = data.manifest.model_dump(mode="json")

@@ -9,8 +9,9 @@ import torch
 from torch import Tensor
 
 from noiselaw.data.loader import TokenLoader
+from noiselaw.data.mixture import Data
 from noiselaw.data.order import step_generator
-from noiselaw.data.shards import TokenData
+from noiselaw.data.prefetch import Prefetch
 from noiselaw.head.chunked import default_chunk_tokens, vocabulary_loss
 from noiselaw.head.targets import HeadLoss, TokenTargets
 from noiselaw.model.init import initialise
@@ -19,6 +20,8 @@ from noiselaw.optim.groups import build_optimizer, set_learning_rate
 from noiselaw.optim.schedule import learning_rate_factor
 from noiselaw.specs import HeadKernel, RunSpec, RuntimeSpec
 from noiselaw.train.objective import NoisyBatch, Objective, build_objective, moved
+
+GPU_PREFETCH_BATCHES = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,9 +129,11 @@ class Training:
     objective: Objective
     head: HeadSettings
     loader: TokenLoader
+    batches: Prefetch
+    """The loader's, read ahead; to be closed when training ends."""
 
     @staticmethod
-    def build(spec: RunSpec, data: TokenData, device: torch.device, start: StartingPoint | None = None) -> "Training":
+    def build(spec: RunSpec, data: Data, device: torch.device, start: StartingPoint | None = None) -> "Training":
         """Everything as it stands before the first step: fresh draws, or the weights of `start`."""
         precision = Precision(spec.precision)
         model = Transformer(spec.model, data.vocab_size)
@@ -139,6 +144,12 @@ class Training:
         model.to(device)
         model.recompute_blocks = spec.runtime.recompute_blocks
         optimizer = build_optimizer(model, spec.optimizer, spec.model)
+        loader = TokenLoader(
+            data.split("train"), spec.data.sequence_length, spec.batch_sequences, spec.seed, spec.data.unique_tokens
+        )
+        ahead = spec.runtime.prefetch_batches
+        if ahead is None:
+            ahead = GPU_PREFETCH_BATCHES if device.type == "cuda" else 0
         if spec.runtime.compile:
             for layer in model.model.layers:
                 layer.compile()
@@ -150,7 +161,8 @@ class Training:
             optimizer=optimizer,
             objective=build_objective(spec.objective, data),
             head=HeadSettings.of(spec.runtime, data.vocab_size, precision, device),
-            loader=TokenLoader(data.split("train"), spec.data.sequence_length, spec.batch_sequences, spec.seed),
+            loader=loader,
+            batches=Prefetch(loader.batch, ahead),
         )
 
 
@@ -173,7 +185,7 @@ def train_step(training: Training, step: int) -> StepRecord:
     spec = training.spec
     factor = learning_rate_factor(step, spec.schedule)
     set_learning_rate(training.optimizer, factor)
-    batch = training.objective.training_batch(training.loader.batch(step), step_generator(spec.seed, step, "noise"))
+    batch = training.objective.training_batch(training.batches.batch(step), step_generator(spec.seed, step, "noise"))
     loss = accumulate_gradients(
         training.model,
         training.objective,

@@ -10,8 +10,8 @@ from dataclasses import asdict, dataclass
 import torch
 from torch import Tensor
 
+from noiselaw.data.mixture import AnySplit
 from noiselaw.data.order import step_generator
-from noiselaw.data.shards import Split
 from noiselaw.model.transformer import Transformer
 from noiselaw.noise.levels import square_root_levels
 from noiselaw.specs import ValidationSpec
@@ -49,7 +49,7 @@ class Validator:
     """Estimates the bound of a model on the same held-out sequences each time it is asked."""
 
     def __init__(
-        self, objective: Objective, split: Split, sequence_length: int, spec: ValidationSpec, batch_sequences: int
+        self, objective: Objective, split: AnySplit, sequence_length: int, spec: ValidationSpec, batch_sequences: int
     ) -> None:
         available = split.num_sequences(sequence_length)
         if available < spec.num_sequences:
