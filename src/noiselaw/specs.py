@@ -40,11 +40,38 @@ class Spec(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", ser_json_inf_nan="strings", use_attribute_docstrings=True)
 
 
-class DataSpec(Spec):
+class SourceSpec(Spec):
+    """One source of a mixture."""
+
     path: Path
     """Folder written by `noiselaw data prepare`."""
+    weight: float = Field(gt=0, allow_inf_nan=False)
+    """Its sequences in proportion to those of the other sources."""
+
+
+class DataSpec(Spec):
+    path: Path | None = None
+    """Folder written by `noiselaw data prepare`."""
+    sources: list[SourceSpec] = []
+    """In place of `path`: several folders of one tokenizer, mixed by weight, each with its own passes."""
     sequence_length: int = Field(gt=1)
     """Tokens per training sequence (T)."""
+    unique_tokens: int | None = Field(default=None, gt=0)
+    """Train on so many tokens' worth of sequences, drawn by the seed, again and again; None takes all there are."""
+
+    @model_validator(mode="after")
+    def _path_or_sources(self) -> Self:
+        if (self.path is None) == (not self.sources):
+            raise ValueError("give either path (one folder) or sources (a list of path and weight)")
+        twice = next((str(path) for index, path in enumerate(self.paths) if path in self.paths[:index]), None)
+        if twice is not None:
+            raise ValueError(f"sources names {twice} twice; give it the sum of the weights")
+        return self
+
+    @property
+    def paths(self) -> tuple[Path, ...]:
+        """The folders, one or more."""
+        return tuple(source.path for source in self.sources) if self.path is None else (self.path,)
 
 
 class ModelSpec(Spec):
@@ -263,6 +290,9 @@ class RuntimeSpec(Spec):
     head_kernel: HeadKernel = "auto"
     """Who computes what lies between the head's matrix products: native, compiled for this machine on first use; torch,
     its operators, several times slower; auto, native where the machine can."""
+    prefetch_batches: int | None = Field(default=None, ge=0)
+    """Batches a thread reads ahead of the step; 0 reads each when it is needed. None: 2 for a GPU, 0 for a CPU, whose
+    cores the thread would share."""
     checkpoint_every_seconds: float = Field(default=60.0, ge=0)
     keep_checkpoints: int = Field(default=2, gt=0)
     tensorboard: bool = False
@@ -301,9 +331,11 @@ class RunSpec(Spec):
         Data and initial weights enter by their content (`data_fingerprint`, from the manifest, and
         `weights_fingerprint` where the run starts from a model), so moving a folder changes nothing.
         """
-        places = {"data": {"path"}, "init": {"weights"}}
+        places = {"data": {"path", "sources"}, "init": {"weights"}}
         identity = self.model_dump(mode="json", exclude={"name": True, "runtime": True, **places})
         identity["data"]["content"] = data_fingerprint
+        if self.data.unique_tokens is None:
+            del identity["data"]["unique_tokens"]  # a setting that runs of earlier releases did not have
         if weights_fingerprint is not None:
             identity["init"]["content"] = weights_fingerprint
         return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:16]

@@ -71,6 +71,8 @@ class Request(Spec):
     validation_fraction: float
     text_column: str
     separator: str | None
+    tokens_column: str | None = None
+    """Where the sources held token ids in place of text."""
     shard_tokens: int
 
 

@@ -5,13 +5,13 @@ from pathlib import Path
 import numpy as np
 
 from noiselaw.data.manifest import TOKENIZER_NAME
-from noiselaw.data.shards import TokenData
+from noiselaw.data.mixture import Data
 from noiselaw.files import write_atomically
 
 FREQUENCIES_NAME = "token_frequencies.npy"
 
 
-def keep_vocabulary(data: TokenData, folder: Path, *, frequencies: bool) -> None:
+def keep_vocabulary(data: Data, folder: Path, *, frequencies: bool) -> None:
     """Copy the tokenizer into `folder`, and where `frequencies` the share of each token in the training data.
 
     Files that stand there already are kept: they are this data's, because the run's fingerprint holds its content.

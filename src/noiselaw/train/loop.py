@@ -10,14 +10,14 @@ import math
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, closing, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
 import torch
 
 from noiselaw.accounting import DEFAULT_CONVENTION, flops_per_token, head_flops_per_token, parameter_counts
-from noiselaw.data.shards import TokenData, open_tokens
+from noiselaw.data.mixture import Data, open_data
 from noiselaw.data.vocabulary import keep_vocabulary
 from noiselaw.files import only_writer, read_json, remove_leftovers, write_json, write_text
 from noiselaw.metrics import MetricsLog, Row, read_rows
@@ -95,7 +95,7 @@ def train(spec: RunSpec, folder: Path, observers: list[Observer], start: Startin
         OSError: the disk is full; the last checkpoint is intact.
         Interrupted: Ctrl-C or SIGTERM; a checkpoint of the last step is on disk.
     """
-    data = open_tokens(spec.data.path)
+    data = open_data(spec.data)
     if (start is None) != (spec.init.weights is None):
         raise ValueError(f"init.weights is {spec.init.weights}, but the model to start from was not read with it")
     fingerprint = spec.fingerprint(data.fingerprint, None if start is None else start.fingerprint)
@@ -138,7 +138,8 @@ def _train_to_the_end(run: Run, observers: list[Observer]) -> None:
     spec, validate_at = run.spec, set(validation_steps(run.spec))
     started = saved = flushed = time.monotonic()
     first_step, flush_due = run.step, False
-    with stop_on_signal() as requested, nullcontext() if run.log is None else closing(run.log), run.checkpoints:
+    log = nullcontext() if run.log is None else closing(run.log)
+    with stop_on_signal() as requested, log, run.checkpoints, run.training.batches:
         while run.step < spec.schedule.num_steps:
             record = train_step(run.training, run.step)
             run.step = record.step
@@ -187,7 +188,7 @@ def validation_steps(spec: RunSpec) -> list[int]:
     return sorted({max(1, round(last * 10**exponent)) for exponent in exponents} | {last})
 
 
-def run_facts(spec: RunSpec, data: TokenData, fingerprint: str) -> dict[str, Any]:
+def run_facts(spec: RunSpec, data: Data, fingerprint: str) -> dict[str, Any]:
     """What follows from the spec and the data: sizes, FLOPs by named convention, units."""
     shape = spec.model.shape(data.vocab_size)
     counts = parameter_counts(shape)
@@ -210,7 +211,7 @@ def _prepare(
     spec: RunSpec,
     folder: Path,
     *,
-    data: TokenData,
+    data: Data,
     fingerprint: str,
     machine: Machine,
     start: StartingPoint | None,
@@ -293,7 +294,9 @@ def _validate(run: Run, observers: list[Observer]) -> None:
 
 def _row(run: Run, kind: str, step: int, **values: float) -> Row:
     tokens = step * run.facts["tokens_per_step"]
-    return {"kind": kind, "step": step, "tokens": tokens, "flops": tokens * run.facts["flops_per_token"], **values}
+    seen = asdict(run.training.loader.exposure(step))
+    flops = tokens * run.facts["flops_per_token"]
+    return {"kind": kind, "step": step, "tokens": tokens, "flops": flops, **values, **seen}
 
 
 def _speed_row(run: Run, first_step: int, started: float) -> Row:
@@ -307,6 +310,7 @@ def _speed_row(run: Run, first_step: int, started: float) -> Row:
         "seconds": seconds,
         "tokens_per_second": num_tokens / seconds,
         "model_flops_per_second": flops / seconds,
+        "data_wait_seconds": run.training.batches.waited_seconds,
         "share_of_matmul_peak": flops / seconds / run.facts["machine"]["matmul_flops_per_second"],
     }
 

@@ -10,8 +10,8 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from noiselaw.data.mixture import Data
 from noiselaw.data.pack import insert_empty_tokens, prompt_lengths
-from noiselaw.data.shards import TokenData
 from noiselaw.model.attention import Attention
 from noiselaw.noise.elbo import WEIGHTINGS
 from noiselaw.noise.mixing import HybridMixing
@@ -145,7 +145,7 @@ class AutoregressiveObjective:
         return NoisyBatch(inputs, tokens, torch.zeros_like(ones), ones, prompt_lengths=None, causal=True)
 
 
-def build_objective(spec: DiffusionSpec | AutoregressiveSpec, data: TokenData) -> Objective:
+def build_objective(spec: DiffusionSpec | AutoregressiveSpec, data: Data) -> Objective:
     """The objective `spec` describes, over the vocabulary of `data`."""
     if isinstance(spec, AutoregressiveSpec):
         return AutoregressiveObjective(data.mask_id, data.end_of_text_id)

@@ -9,8 +9,9 @@ import torch
 from torch import Tensor
 
 from noiselaw.data.loader import TokenLoader
+from noiselaw.data.mixture import Data
 from noiselaw.data.order import step_generator
-from noiselaw.data.shards import TokenData
+from noiselaw.data.prefetch import Prefetch
 from noiselaw.head.chunked import default_chunk_tokens, vocabulary_loss
 from noiselaw.head.targets import HeadLoss, TokenTargets
 from noiselaw.model.init import initialise
@@ -22,6 +23,8 @@ from noiselaw.specs import HeadKernel, RunSpec, RuntimeSpec
 from noiselaw.train.distributed import ALONE, Ranks
 from noiselaw.train.objective import NoisyBatch, Objective, build_objective, moved
 from noiselaw.train.parallel import parallelise, sum_over_replicas
+
+GPU_PREFETCH_BATCHES = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,12 +151,14 @@ class Training:
     objective: Objective
     head: HeadSettings
     loader: TokenLoader
+    batches: Prefetch
+    """The loader's, read ahead; to be closed when training ends."""
     ranks: Ranks = ALONE
 
     @staticmethod
     def build(
         spec: RunSpec,
-        data: TokenData,
+        data: Data,
         device: torch.device,
         start: StartingPoint | None = None,
         ranks: Ranks = ALONE,
@@ -171,6 +176,12 @@ class Training:
             for name, parameter in model.named_parameters():
                 fill(parameter, start.weights[name])
         optimizer = build_optimizer(model, spec.optimizer, spec.model)
+        loader = TokenLoader(
+            data.split("train"), spec.data.sequence_length, spec.batch_sequences, spec.seed, spec.data.unique_tokens
+        )
+        ahead = spec.runtime.prefetch_batches
+        if ahead is None:
+            ahead = GPU_PREFETCH_BATCHES if device.type == "cuda" else 0
         return Training(
             spec=spec,
             device=device,
@@ -179,7 +190,8 @@ class Training:
             optimizer=optimizer,
             objective=build_objective(spec.objective, data),
             head=HeadSettings.of(spec.runtime, data.vocab_size, precision, device),
-            loader=TokenLoader(data.split("train"), spec.data.sequence_length, spec.batch_sequences, spec.seed),
+            loader=loader,
+            batches=Prefetch(loader.batch, ahead),
             ranks=ranks,
         )
 
@@ -211,7 +223,7 @@ def train_step(training: Training, step: int) -> StepRecord:
     spec = training.spec
     factor = learning_rate_factor(step, spec.schedule)
     set_learning_rate(training.optimizer, factor)
-    batch = training.objective.training_batch(training.loader.batch(step), step_generator(spec.seed, step, "noise"))
+    batch = training.objective.training_batch(training.batches.batch(step), step_generator(spec.seed, step, "noise"))
     loss = accumulate_gradients(
         training.model,
         training.objective,

@@ -10,8 +10,8 @@ from dataclasses import asdict, dataclass
 import torch
 from torch import Tensor
 
+from noiselaw.data.mixture import AnySplit
 from noiselaw.data.order import step_generator
-from noiselaw.data.shards import Split
 from noiselaw.model.transformer import Transformer
 from noiselaw.noise.levels import square_root_levels
 from noiselaw.specs import ValidationSpec
@@ -53,7 +53,7 @@ class Validator:
     def __init__(
         self,
         objective: Objective,
-        split: Split,
+        split: AnySplit,
         sequence_length: int,
         spec: ValidationSpec,
         batch_sequences: int,
