@@ -4,7 +4,6 @@ What a run has come to is read from its folder. A run is started only where no j
 holds its folder; the job itself takes the folder's lease, which settles what was not seen here.
 """
 
-import hashlib
 import socket
 import time
 from collections import deque
@@ -17,7 +16,7 @@ from noiselaw.files import write_text
 from noiselaw.lease import LeaseWatch
 from noiselaw.study.attempts import Attempt, read_attempts, write_attempts
 from noiselaw.study.design import PlannedRun
-from noiselaw.study.executors.protocol import Executor, JobRequest
+from noiselaw.study.executors.protocol import Executor, JobRequest, job_prefix
 from noiselaw.study.ledger import Status, read_state
 
 POLL_SECONDS = 1.0
@@ -37,7 +36,7 @@ class Stage:
     """Called every second with the runs whose state may have changed."""
 
     def job(self, run: PlannedRun) -> JobRequest:
-        return JobRequest(job_name(self.study_folder, run), run.folder, self.num_threads)
+        return JobRequest(job_prefix(self.study_folder) + run.spec.name, run.folder)
 
 
 @dataclass(slots=True)
@@ -58,12 +57,6 @@ class _Board:
     flying: dict[str, _Progress] = field(default_factory=dict)
     """By the name of the job."""
     watch: LeaseWatch = field(default_factory=LeaseWatch)
-
-
-def job_name(study_folder: Path, run: PlannedRun) -> str:
-    """The name of a run's job: no other study's, the same each time."""
-    tag = hashlib.sha256(str(study_folder.resolve()).encode()).hexdigest()[:8]
-    return f"noiselaw-{tag}-{run.spec.name}"
 
 
 def carry_out(runs: Sequence[PlannedRun], stage: Stage) -> None:
@@ -114,7 +107,9 @@ def _start_some(board: _Board, stage: Stage) -> None:
         progress.known_attempts = len(read_attempts(progress.run.folder))
         job = stage.job(progress.run)
         _write_spec(progress.run, stage.num_threads)
-        stage.executor.submit(job)
+        if not stage.executor.submit(job):
+            board.waiting.appendleft(progress)
+            return
         board.flying[job.name] = progress
         room -= 1
 

@@ -42,12 +42,13 @@ class LocalExecutor:
     def capacity(self) -> int:
         return len(self._free)
 
-    def submit(self, job: JobRequest) -> None:
+    def submit(self, job: JobRequest) -> bool:
         share = self._free.pop(0)
         process = start_job(job.folder, Launch("local", job.name, self._num_processes), share.environment)
         with suppress(ProcessLookupError):
             share.pin(process.pid)
         self._workers[job.name] = _Worker(process, share)
+        return True
 
     def poll(self) -> set[str]:
         for name, worker in list(self._workers.items()):

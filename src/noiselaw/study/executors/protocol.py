@@ -4,6 +4,7 @@ An executor is dumb: it starts jobs by name, says which of that name are waiting
 has come to is read from its folder, never from the executor. A new executor is one file and one line here.
 """
 
+import hashlib
 from collections.abc import Iterable
 from dataclasses import dataclass
 from importlib import import_module
@@ -21,8 +22,6 @@ class JobRequest:
     name: str
     """The same whenever this run of this study is started, and no other's: jobs are found again by it."""
     folder: Path
-    num_threads: int
-    """On every node."""
 
 
 class Executor(Protocol):
@@ -35,8 +34,8 @@ class Executor(Protocol):
         """How many more jobs it takes now."""
         ...
 
-    def submit(self, job: JobRequest) -> None:
-        """Start a job, or put it in a queue."""
+    def submit(self, job: JobRequest) -> bool:
+        """Start a job, or put it in a queue; False where none is taken just now."""
         ...
 
     def poll(self) -> set[str]:
@@ -46,6 +45,11 @@ class Executor(Protocol):
     def cancel(self, names: Iterable[str]) -> None:
         """Ask jobs to save and stop, and return when they have or were killed."""
         ...
+
+
+def job_prefix(folder: Path) -> str:
+    """What the names of all jobs of the study in `folder` begin with, and no other study's."""
+    return f"noiselaw-{hashlib.sha256(str(folder.resolve()).encode()).hexdigest()[:8]}-"
 
 
 EXECUTORS = {
