@@ -111,7 +111,7 @@ class _Node:
     def _end_with_it(self) -> None:
         while self._process.poll() is None:
             time.sleep(0.1)
-        os._exit(0)
+        _end_this_actor()
 
 
 JobActor = ray.remote(_Node)
@@ -143,7 +143,7 @@ class GangActor:
             while self._is_alive(self._nodes[0]) and time.monotonic() < deadline:
                 time.sleep(0.2)
         finally:
-            os._exit(0)
+            _end_this_actor()
 
     def _start_nodes(self) -> None:
         num_nodes = int(self._launch["num_nodes"])
@@ -164,6 +164,15 @@ class GangActor:
         except RayActorError:
             return False
         return True
+
+
+def _end_this_actor() -> None:
+    """From any of its threads; what it owns ends with it."""
+    try:
+        ray.kill(ray.get_runtime_context().current_actor)
+        time.sleep(ANSWER_SECONDS)
+    finally:
+        os._exit(0)
 
 
 @ray.remote(num_cpus=0)
