@@ -1,4 +1,4 @@
-"""Every run to its end, with an executor that is a dictionary: what is tried again, given up, found, never run twice."""
+"""Every run to its end, the executor a dictionary: what is tried again, given up, found again, never run twice."""
 
 from dataclasses import dataclass, field
 from types import SimpleNamespace
