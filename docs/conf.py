@@ -9,7 +9,7 @@ sys.path.insert(0, str(Path(__file__).parent / "extensions"))
 
 project = "noiselaw"
 version = release = __version__
-extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx.ext.viewcode"]
+extensions = ["myst_parser", "sphinx.ext.autodoc"]
 extensions += ["plainrst", "mathml", "reproduction"]  # docs/extensions
 exclude_patterns = ["extensions"]
 html_math_renderer = "mathml"

@@ -10,7 +10,9 @@ from sphinx.application import Sphinx
 
 CODE = re.compile(r"(`+[^`]*`+)")
 SPECIAL = re.compile(r"([*|\\])|(?<=\w)(_)(?!\w)")
-SECTION = re.compile(r"(Args|Raises|Returns|Yields):$")
+SECTIONS = {"Args:": "param", "Raises:": "raises"}
+"""The field that an entry of each section becomes."""
+ENTRY = re.compile(r"    (\w+): (.*)")
 
 
 def escape(line: str) -> str:
@@ -20,27 +22,31 @@ def escape(line: str) -> str:
 
 
 def plain_to_rst(lines: list[str]) -> list[str]:
-    """The lines of a docstring, indented blocks after a blank line turned into literal ones."""
+    """The lines of a docstring, indented blocks after a blank line literal, arguments and errors as fields."""
     result: list[str] = []
-    literal, sections = None, False
+    literal, field = None, None
     for index, line in enumerate(lines):
         indent = len(line) - len(line.lstrip())
-        sections = SECTION.match(line) is not None or (sections and (indent > 0 or not line))
-        if line and literal is not None and indent < literal:
-            literal = None
-        if indent and literal is None and not sections and index and not lines[index - 1]:
+        if line and not indent:
+            literal, field = None, SECTIONS.get(line)
+            if field:
+                result.append("")
+                continue
+        if indent and not field and literal is None and index and not lines[index - 1]:
             literal = indent
             result += ["::", ""]
-        result.append(line if literal is not None else escape(line))
+        entry = ENTRY.fullmatch(line) if field else None
+        shown = line if literal is not None else escape(line)
+        result.append(f":{field} {entry[1]}: {escape(entry[2])}" if entry else shown)
     return result
 
 
 def process(_app: Sphinx, _what: str, _name: str, _thing: object, _options: object, lines: list[str]) -> None:
-    """Before napoleon reads the sections."""
+    """For every docstring."""
     lines[:] = plain_to_rst(lines)
 
 
 def setup(app: Sphinx) -> dict[str, Any]:
     """Register the step."""
-    app.connect("autodoc-process-docstring", process, priority=100)
+    app.connect("autodoc-process-docstring", process)
     return {"parallel_read_safe": True, "parallel_write_safe": True}
