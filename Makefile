@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 STUDY ?= studies/laptop
 
-.PHONY: study test test-extras check bench clean
+.PHONY: study test test-extras check docs bench clean
 
 study: $(READY)
 	$(BIN)/noiselaw study run recipes/laptop.yaml --out $(STUDY)
@@ -18,13 +18,18 @@ test: $(READY)
 test-extras: $(READY)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev,evaluate]'
 	$(BIN)/python -c 'import triton' 2>/dev/null || $(BIN)/python -m pip install --quiet --disable-pip-version-check triton==3.6.0
-	$(BIN)/python -m pytest tests/evaluation/test_harness.py tests/test_readme.py tests/head/test_head_triton.py
+	$(BIN)/python -m pytest tests/evaluation/test_harness.py tests/docs/test_pages.py tests/head/test_head_triton.py
 
 check: $(READY)
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/lint-imports
 	$(BIN)/pyright
+	$(MAKE) docs
+
+# The site, in build/site: no page needs the network. Warnings are errors.
+docs: $(READY)
+	$(BIN)/python -m sphinx --fail-on-warning --keep-going --quiet -b html docs build/site
 
 bench: $(READY)
 	$(BIN)/python benchmarks/run_all.py

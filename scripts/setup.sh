@@ -22,7 +22,7 @@ if ! "$venv/bin/python" -c 'import torch' 2>/dev/null; then
     fi
 fi
 echo "installing noiselaw and its packages ..."
-$pip --editable '.[dev]'
+$pip --editable '.[dev,docs]'
 
 # The report's tests look at the page in a real browser.
 if ! command -v "${NOISELAW_CHROMIUM:-chromium}" >/dev/null; then

@@ -4,10 +4,11 @@ import math
 from dataclasses import dataclass, replace
 
 import torch
+from own_noise import BoundedMixing
 from torch import Tensor
 
 from noiselaw.head.targets import HeadLoss, TokenTargets
-from noiselaw.noise.mixing import HybridMixing
+from noiselaw.noise.mixing import HybridMixing, Mixing
 
 MASK_ID = 3
 LOG_SNRS = (-9.0, -5.0, -1.0, 0.0, 2.0, 6.0, 9.0)
@@ -22,8 +23,10 @@ def unigram_reference(vocab_size: int) -> Tensor:
     return reference / reference.sum()
 
 
-def mixing_named(name: str, vocab_size: int) -> HybridMixing | None:
+def mixing_named(name: str, vocab_size: int) -> Mixing | None:
     """The noise `name` over `vocab_size` tokens; None for the autoregressive model."""
+    if name == "own":
+        return BoundedMixing(vocab_size, MASK_ID, limit=2.0)
     parameters = {
         "masked": {"shift": -math.inf},
         "low": {"shift": -2.0},
@@ -48,6 +51,7 @@ NOISES = (
     "negative_scale",
     "unigram",
     "uniform_unigram",
+    "own",
     "autoregressive",
 )
 SWAPPING = tuple(name for name in NOISES if name not in ("masked", "autoregressive"))

@@ -4,6 +4,7 @@ import math
 
 import pytest
 import torch
+from own_noise import BoundedMixing
 
 from noiselaw.noise.mixing import HybridMixing
 from noiselaw.noise.process import NoiseProcess
@@ -31,6 +32,8 @@ PROCESSES = {
     "mask-first": HybridMixing(VOCAB_SIZE, 0, 0.0),
     "mask-middle": HybridMixing(VOCAB_SIZE, 2, 0.0),
     "mask-first-reference": HybridMixing(VOCAB_SIZE, 0, 0.0, reference=with_mask(REFERENCE, 0)),
+    "own": BoundedMixing(VOCAB_SIZE, 4, limit=2.0),
+    "own-reference": BoundedMixing(VOCAB_SIZE, 1, limit=6.0, reference=with_mask(REFERENCE, 1)),
 }
 
 

@@ -6,8 +6,11 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from own_noise import BoundedMixing
 
 from noiselaw.noise.mixing import HybridMixing
+from noiselaw.noise.process import noise_spec
+from noiselaw.specs import NoiseSpec
 
 LOG_SNR = torch.linspace(-12, 12, 49, dtype=torch.float64)
 
@@ -153,3 +156,28 @@ def test_parameters_that_describe_no_process_are_refused(arguments, message):
     HybridMixing(**valid)
     with pytest.raises(ValueError, match=message):
         HybridMixing(**{**valid, **arguments})
+
+
+class SteepMixing(BoundedMixing):
+    """Noise whose swaps turn back into masks faster than noise arrives."""
+
+    __slots__ = ()
+
+    def share_logit(self, log_snr):
+        return 2 * log_snr
+
+    def share_logit_slope(self, log_snr):
+        return torch.full_like(log_snr, 2.0)
+
+
+def test_a_noise_that_is_no_markov_chain_is_refused():
+    with pytest.raises(ValueError, match=r"share_logit_slope is 2 at log-SNR -30: such noise is no Markov chain"):
+        SteepMixing(5, 4)
+    with pytest.raises(ValueError, match="mask_id 5 is outside the vocabulary"):
+        BoundedMixing(5, 5)
+
+
+def test_only_hybrid_noise_has_settings():
+    assert noise_spec(HybridMixing(5, 4, 1.5, 0.5)) == NoiseSpec(shift=1.5, scale=0.5)
+    with pytest.raises(ValueError, match="BoundedMixing has no settings in a spec; use a HybridMixing"):
+        noise_spec(BoundedMixing(5, 4))

@@ -16,7 +16,8 @@ from noiselaw.data.shards import TokenData
 from noiselaw.data.tokenizer import load_tokenizer
 from noiselaw.hub.loading import LoadedModel
 from noiselaw.noise.levels import square_root_levels, stratified_places
-from noiselaw.specs import DiffusionSpec, NoiseSpec, RuntimeSpec, ValidationSpec
+from noiselaw.noise.process import noise_spec
+from noiselaw.specs import DiffusionSpec, RuntimeSpec, ValidationSpec
 from noiselaw.train.bound import (
     Forward,
     Texts,
@@ -74,9 +75,9 @@ def build_evaluation_objective(loaded: LoadedModel) -> Objective:
     """The objective whose bound is evaluated; nothing of it is about training but its noise."""
     if loaded.process is None:
         return AutoregressiveObjective(loaded.mask_id, loaded.text_tokenizer().end_of_text_id)
-    mixing, process = loaded.process.mixing, loaded.process
+    process = loaded.process
     spec = DiffusionSpec(
-        noise=NoiseSpec(shift=mixing.shift, scale=mixing.scale),
+        noise=noise_spec(process.mixing),
         min_log_snr=process.min_log_snr,
         max_log_snr=process.max_log_snr,
     )

@@ -12,7 +12,7 @@ from torch import Tensor
 from noiselaw.head.closedform import LogitGradient, SwapSums, TokenLevels, VocabularySums
 from noiselaw.head.rarity import MIN_EXPONENT, Rarity
 from noiselaw.head.targets import TokenTargets, statistics_dtype
-from noiselaw.noise.mixing import HybridMixing
+from noiselaw.noise.mixing import Mixing
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -28,7 +28,7 @@ class _Scales:
 class TorchPasses:
     """Sums, then gradient, of one chunk at a time; between the two the chunk's memory holds their common parts."""
 
-    def __init__(self, mixing: HybridMixing | None, logits: Tensor) -> None:
+    def __init__(self, mixing: Mixing | None, logits: Tensor) -> None:
         """For chunks like `logits` [C, V] or shorter; takes the memory they need beside it."""
         dtype = statistics_dtype(logits)
         # e^(logit - highest logit); the same memory as the logits where their dtypes agree.

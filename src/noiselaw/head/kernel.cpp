@@ -24,7 +24,7 @@ struct Job {
     const std::int64_t *clean, *noisy;
     const double *log_snr, *weight;
     std::int64_t noise;
-    double shift, scale;
+    const double *share_logit, *share_slope;
     const double *log_reference;
     const void *reference, *rarity;
     double log_highest, max_log_ratio, multiplier;
@@ -136,13 +136,13 @@ Levels token_levels(const Job &job, std::int64_t token) {
     at.signal = sigmoid(log_snr);
     if (job.noise == kMasked) return at;  // every token with loss is masked, where the weight is 1
     const std::int64_t clean = job.clean[token], noisy = job.noisy[token];
-    const double share_logit = std::isinf(job.shift) ? job.shift : job.scale * log_snr + job.shift;
+    const double share_logit = job.share_logit[token], slope = job.share_slope[token];
     const double log_share = log_sigmoid(share_logit), share = std::exp(log_share), mask_share = sigmoid(-share_logit);
     at.kept = noisy == clean;
     const bool masked = noisy == job.mask_id;
     at.swapped = !at.kept && !masked;
     const double log_at_noisy = log_reference(job, noisy);
-    const double arrival = masked ? (1.0 + job.scale) - job.scale * mask_share : (1.0 - job.scale) + job.scale * share;
+    const double arrival = masked ? (1.0 + slope) - slope * mask_share : (1.0 - slope) + slope * share;
     at.log_weight = std::log(arrival);
     if (at.kept) at.log_weight += log_sigmoid(log_share + log_at_noisy - log_snr);
     at.weight = std::exp(at.log_weight);

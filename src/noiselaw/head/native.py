@@ -31,8 +31,8 @@ class Job(ctypes.Structure):
         ("log_snr", ctypes.c_void_p),  # float64 [C]
         ("weight", ctypes.c_void_p),  # float64 [C]
         ("noise", ctypes.c_int64),  # CROSS_ENTROPY, MASKED or SWAPS
-        ("shift", ctypes.c_double),
-        ("scale", ctypes.c_double),
+        ("share_logit", ctypes.c_void_p),  # the logit of the share of swaps, float64 [C]; null without swaps
+        ("share_slope", ctypes.c_void_p),  # its derivative by the log-SNR, alike
         ("log_reference", ctypes.c_void_p),  # log ρ, float64 [V]; null where it is uniform, as the next two
         ("reference", ctypes.c_void_p),  # ρ [V] in the dtype of the statistics
         ("rarity", ctypes.c_void_p),  # of `Rarity`, alike
@@ -64,6 +64,10 @@ class NativeKernel:
             "log_snr": targets.log_snr.double().contiguous(),
             "weight": targets.weight.double().contiguous(),
         }
+        if mixing is not None and targets.has_swaps:
+            levels = self._inputs["log_snr"]
+            self._inputs["share_logit"] = mixing.share_logit(levels).contiguous()
+            self._inputs["share_slope"] = mixing.share_logit_slope(levels).contiguous()
         self._tables = {"log_reference": log_reference, "reference": rarity.probs, "rarity": rarity.rarity}
         parts = torch.empty(3, len(targets.clean), dtype=torch.float64)
         self._losses = TokenLosses(*parts)
@@ -72,8 +76,6 @@ class NativeKernel:
             vocab_size=logits.shape[1],
             mask_id=targets.mask_id,
             noise=CROSS_ENTROPY if mixing is None else MASKED if mixing.is_masked else SWAPS,
-            shift=0.0 if mixing is None else mixing.shift,
-            scale=1.0 if mixing is None else mixing.scale,
             log_highest=rarity.log_highest,
             max_log_ratio=rarity.max_log_ratio,
             multiplier=multiplier,

@@ -10,7 +10,7 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
-from noiselaw.noise.mixing import HybridMixing
+from noiselaw.noise.mixing import Mixing
 
 MAX_LOG_RATIO = {torch.float32: 80.0, torch.float64: 700.0}
 """Largest logarithm of a product of ratios t that is formed; float32 ends at e^88, float64 at e^709."""
@@ -34,7 +34,7 @@ class Rarity:
 
     @staticmethod
     @lru_cache(maxsize=8)
-    def of(mixing: HybridMixing | None, device: torch.device, dtype: torch.dtype) -> "Rarity":
+    def of(mixing: Mixing | None, device: torch.device, dtype: torch.dtype) -> "Rarity":
         """For sums in `dtype` on `device`; remembered, because making it waits for a device."""
         limit = MAX_LOG_RATIO[dtype]
         if mixing is None or mixing.reference is None:

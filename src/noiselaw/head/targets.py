@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from noiselaw.noise.mixing import HybridMixing
+from noiselaw.noise.mixing import Mixing
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -27,7 +27,7 @@ class TokenTargets:
     """λ: [N]. Ignored without a mixing."""
     weight: Tensor
     """Non-negative multiplier of each token's bound term w (KL + IS), [N]; tokens with 0 never go through the head."""
-    mixing: HybridMixing | None
+    mixing: Mixing | None
     """The noise whose bound is the loss; None for plain cross-entropy."""
     mask_id: int
     """The token the model can never predict."""

@@ -19,7 +19,7 @@ from torch import Tensor
 from noiselaw.head.closedform import LogitGradient, SwapSums, TokenLevels, VocabularySums
 from noiselaw.head.rarity import Rarity
 from noiselaw.head.targets import TokenTargets
-from noiselaw.noise.mixing import HybridMixing
+from noiselaw.noise.mixing import Mixing
 
 VERSION = triton.__version__
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)
@@ -31,7 +31,7 @@ NUM_WARPS = 8
 class TritonPasses:
     """`TorchPasses` without any memory beside the chunk: exponentials are formed anew in each pass."""
 
-    def __init__(self, mixing: HybridMixing | None, logits: Tensor) -> None:
+    def __init__(self, mixing: Mixing | None, logits: Tensor) -> None:
         """For chunks like `logits` [C, V] or shorter."""
         self._rarity = Rarity.of(mixing, logits.device, torch.float32)
         self._block = min(MAX_BLOCK, triton.next_power_of_2(logits.shape[1]))

@@ -16,14 +16,13 @@ from noiselaw.hub.format import MODEL_TYPE, read_exported
 from noiselaw.hub.gidd import load_gidd, read_noise
 from noiselaw.hub.weights import load_transformer
 from noiselaw.model.transformer import Transformer
-from noiselaw.noise.process import NoiseProcess, build_process
+from noiselaw.noise.process import NoiseProcess, build_process, noise_spec
 from noiselaw.sampling.denoiser import TransformerDenoiser
 from noiselaw.specs import (
     AUTOREGRESSIVE,
     AutoregressiveSpec,
     DataSpec,
     DiffusionSpec,
-    NoiseSpec,
     RunSpec,
     parse_spec,
     read_mapping,
@@ -72,9 +71,7 @@ class LoadedModel:
         """The paper's name of the noise where there is one."""
         if self.process is None:
             return AUTOREGRESSIVE
-        mixing = self.process.mixing
-        reference = "uniform" if mixing.reference is None else "unigram"
-        return NoiseSpec(shift=mixing.shift, scale=mixing.scale, reference=reference).name
+        return noise_spec(self.process.mixing).name
 
     def text_tokenizer(self) -> TextTokenizer:
         """The tokenizer. Raises LoadError where there is none."""

@@ -10,7 +10,7 @@ from noiselaw.noise.elbo import (
     prior_divergence,
     reconstruction_loss,
 )
-from noiselaw.noise.mixing import HybridMixing
+from noiselaw.noise.mixing import HybridMixing, Mixing
 from noiselaw.noise.oracle import Denoiser, Oracle
 from noiselaw.noise.process import NoiseProcess, build_process
 from noiselaw.noise.rate import (
@@ -28,6 +28,7 @@ __all__ = [
     "Denoiser",
     "Divergences",
     "HybridMixing",
+    "Mixing",
     "NoiseProcess",
     "Oracle",
     "alpha",

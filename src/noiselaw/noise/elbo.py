@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import logsigmoid, one_hot
 
-from noiselaw.noise.mixing import HybridMixing
+from noiselaw.noise.mixing import Mixing
 from noiselaw.noise.process import NoiseProcess
 from noiselaw.noise.rate import alpha, log_snr_density, one_minus_alpha
 
@@ -56,7 +56,7 @@ class Divergences:
         return self.kl + self.itakura_saito
 
 
-def bound_weight(mixing: HybridMixing, log_snr: Tensor, noisy: Tensor, clean: Tensor) -> Tensor:
+def bound_weight(mixing: Mixing, log_snr: Tensor, noisy: Tensor, clean: Tensor) -> Tensor:
     """The weight of the divergences in the bound (docs/theory.md eq. 10), [...].
 
     w_λ(z, x) = (π - π')(z) / (π(z) + e^λ 1[z = x])
@@ -70,14 +70,14 @@ def bound_weight(mixing: HybridMixing, log_snr: Tensor, noisy: Tensor, clean: Te
     return torch.where(noisy == clean, arrival * (pi / (pi + log_snr.exp())), arrival)
 
 
-def log_bound_weight(mixing: HybridMixing, log_snr: Tensor, noisy: Tensor, clean: Tensor) -> Tensor:
+def log_bound_weight(mixing: Mixing, log_snr: Tensor, noisy: Tensor, clean: Tensor) -> Tensor:
     """Logarithm of `bound_weight`, formed so that it stays finite where e^-λ u ρ underflows; -inf where w is zero."""
     log_arrival = mixing.arrival_at(log_snr, noisy).log()
     log_noise_share = logsigmoid(mixing.log_pi_at(log_snr, noisy) - log_snr)
     return torch.where(noisy == clean, log_arrival + log_noise_share, log_arrival)
 
 
-def divergences(mixing: HybridMixing, log_snr: Tensor, noisy: Tensor, clean: Tensor, probs: Tensor) -> Divergences:
+def divergences(mixing: Mixing, log_snr: Tensor, noisy: Tensor, clean: Tensor, probs: Tensor) -> Divergences:
     """KL and Itakura-Saito divergence of a prediction `probs` [..., V] (zero at the mask), by their definitions.
 
     The reference that fast losses are tested against (docs/theory.md eq. 9, 11): it holds q and p over the whole

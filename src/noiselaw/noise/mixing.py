@@ -1,18 +1,20 @@
 """The mixing distribution: what noise looks like at each noise level.
 
-The hybrid family slides between uniform noise (a token becomes a random other one) and masking (it becomes the mask m)
-as the log-SNR λ moves. With the share of uniform noise u(λ) = sigmoid(a λ + b), scale a and shift b (docs/theory.md
-eq. 2),
+Noise turns a token into the mask m or into a random other one, and the share of the latter, u(λ), moves with the
+log-SNR λ (docs/theory.md eq. 2):
 
     π_λ(m) = 1 - u(λ),    π_λ(j) = u(λ) ρ(j)  for j ≠ m,
 
-where ρ is uniform over the V - 1 other tokens, or any fixed reference distribution over them. The shifts -inf and +inf
-are pure masking and pure uniform noise, exactly.
+where ρ is uniform over the V - 1 other tokens, or any fixed reference distribution over them. `Mixing` is the seam for
+a noise of your own: it needs ℓ(λ), the logit of that share, and its slope, and derives everything else from them.
+`HybridMixing` is the paper's family, ℓ = a λ + b with scale a and shift b, whose shifts -inf and +inf are pure masking
+and pure uniform noise, exactly.
 
 Shapes: [...] any batch shape, V vocabulary. Results follow the dtype and device of `log_snr`.
 """
 
 import math
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -23,31 +25,53 @@ from torch.nn.functional import logsigmoid
 REFERENCE_TOLERANCE = 1e-6
 """How far the probabilities of a reference may be from summing to one before they are refused."""
 
+CHECKED_LOG_SNRS = torch.linspace(-30.0, 30.0, 241, dtype=torch.float64)
+"""Where a noise is checked for arriving only."""
 
-@dataclass(frozen=True, slots=True, eq=False)
-class HybridMixing:
-    """The distribution π_λ of noise, its derivative in λ, and the parts they are made of.
 
-    Raises ValueError for parameters that describe no process: a NaN shift, a scale outside [-1, 1] (π - π' would turn
-    negative: noise that un-happens), a mask id outside the vocabulary, a reference that is no distribution over the
-    other tokens.
+class Mixing(ABC):
+    """The distribution π_λ of noise, its derivative in λ, and the parts they are made of, from ℓ(λ) and ℓ'(λ).
+
+    Implementations are frozen dataclasses with the three fields below, their own parameters, and the two methods
+    (examples/own_noise.py). Raises ValueError for what describes no process: a mask id outside the vocabulary, a
+    reference that is no distribution over the other tokens, a slope for which π - π' turns negative somewhere (noise
+    that un-happens).
     """
 
+    __slots__ = ()
     vocab_size: int
     """V, the mask included."""
     mask_id: int
-    shift: float
-    """b: -inf is masked noise, +inf uniform noise."""
-    scale: float = 1.0
-    """a, in [-1, 1]."""
-    reference: Tensor | None = None
+    reference: Tensor | None
     """ρ, float64 [V]: zero at the mask, positive elsewhere. None is uniform over the others and stores nothing."""
 
+    @abstractmethod
+    def share_logit(self, log_snr: Tensor) -> Tensor:
+        """ℓ(λ) = log(u / (1 - u)), the logit of the share of swaps in the noise: [...] -> [...]."""
+
+    @abstractmethod
+    def share_logit_slope(self, log_snr: Tensor) -> Tensor:
+        """Its derivative ℓ'(λ); noise only arrives where -1/u <= ℓ' <= 1/(1 - u), so any ℓ' in [-1, 1] will do."""
+
+    def share_logit_change(self, log_snr: Tensor, step: Tensor) -> Tensor:
+        """ℓ(λ + Δ) - ℓ(λ) for finite steps Δ >= 0: in float64, so that near levels keep their digits."""
+        start = log_snr.double()
+        return (self.share_logit(start + step.double()) - self.share_logit(start)).to(log_snr.dtype)
+
     def __post_init__(self) -> None:
-        if math.isnan(self.shift):
-            raise ValueError("shift is NaN; give a number, -inf (masked noise) or +inf (uniform noise)")
-        if not -1.0 <= self.scale <= 1.0:
-            raise ValueError(f"scale {self.scale} is outside [-1, 1]: such noise is no Markov chain; move it inside")
+        self._check_vocabulary()
+        ids = torch.tensor([[self.mask_id], [int(self.mask_id == 0)]])
+        arrival = self.arrival_at(CHECKED_LOG_SNRS, ids)
+        bad = (~(arrival >= -1e-9)).any(0).nonzero()
+        if len(bad):
+            level = CHECKED_LOG_SNRS[bad[0]]
+            slope = float(self.share_logit_slope(level))
+            raise ValueError(
+                f"share_logit_slope is {slope:g} at log-SNR {float(level):g}: such noise is no Markov chain; keep it "
+                "inside [-1, 1]"
+            )
+
+    def _check_vocabulary(self) -> None:
         if self.vocab_size < 2:
             raise ValueError(f"vocab_size {self.vocab_size} leaves no token beside the mask; give at least 2")
         if not 0 <= self.mask_id < self.vocab_size:
@@ -60,28 +84,28 @@ class HybridMixing:
     @property
     def is_masked(self) -> bool:
         """Pure masking: no token ever turns into another."""
-        return self.shift == -math.inf
+        return False
 
     @property
     def is_uniform(self) -> bool:
         """Pure uniform (or reference) noise: the mask never appears."""
-        return self.shift == math.inf
+        return False
 
     def uniform_share(self, log_snr: Tensor) -> Tensor:
-        """u(λ) = sigmoid(a λ + b), the probability that noise is a swapped token: exactly 0 or 1 at infinite shift."""
-        return torch.sigmoid(self._share_logit(log_snr))
+        """u(λ) = sigmoid(ℓ(λ)), the probability that noise is a swapped token."""
+        return torch.sigmoid(self.share_logit(log_snr))
 
     def mask_share(self, log_snr: Tensor) -> Tensor:
         """1 - u(λ), the probability that noise is the mask: accurate where u rounds to one."""
-        return torch.sigmoid(-self._share_logit(log_snr))
+        return torch.sigmoid(-self.share_logit(log_snr))
 
     def log_uniform_share(self, log_snr: Tensor) -> Tensor:
         """Logarithm of u(λ); -inf for masked noise."""
-        return logsigmoid(self._share_logit(log_snr))
+        return logsigmoid(self.share_logit(log_snr))
 
     def log_mask_share(self, log_snr: Tensor) -> Tensor:
         """Logarithm of 1 - u(λ); -inf for uniform noise."""
-        return logsigmoid(-self._share_logit(log_snr))
+        return logsigmoid(-self.share_logit(log_snr))
 
     def reference_probs(self, dtype: torch.dtype = torch.float64, device: torch.device | None = None) -> Tensor:
         """The reference ρ as a vector [V], zero at the mask."""
@@ -126,28 +150,29 @@ class HybridMixing:
         """How fast noise of value z = ids arrives: (π - π')(z) / π(z) = 1 - d log π_λ(z)/dλ.
 
         As λ falls, tokens turn into z at the rate (1 - α)(π - π')(z) per unit of λ; this is that rate relative to the
-        noise (1 - α) π(z) already there. It is 1 + a u at the mask and 1 - a (1 - u) elsewhere, both non-negative for
-        |a| <= 1 (docs/theory.md eq. 5) and formed so that nothing cancels.
+        noise (1 - α) π(z) already there. It is 1 + ℓ' u at the mask and 1 - ℓ' (1 - u) elsewhere, both non-negative
+        for |ℓ'| <= 1 (docs/theory.md eq. 5) and formed so that nothing cancels.
         """
-        swapped = (1.0 - self.scale) + self.scale * self.uniform_share(log_snr)
-        masked = (1.0 + self.scale) - self.scale * self.mask_share(log_snr)
+        slope = self.share_logit_slope(log_snr)
+        swapped = (1.0 - slope) + slope * self.uniform_share(log_snr)
+        masked = (1.0 + slope) - slope * self.mask_share(log_snr)
         return torch.where(ids == self.mask_id, masked, swapped)
 
     def arrived_shares(self, log_snr_t: Tensor, log_snr_s: Tensor) -> tuple[Tensor, Tensor]:
         """What of the noise at t arrived since the cleaner level s, π_t - e^-Δ π_s: mass of swaps, mass of masks.
 
-        With Δ = λ_s - λ_t, either is its share at t times 1 - e^-E (docs/theory.md eq. 6), where
+        With Δ = λ_s - λ_t and δ = ℓ_s - ℓ_t, either is its share at t times 1 - e^-E (docs/theory.md eq. 6), where
 
-            E = (1 - a) Δ + log(1 - u_t + u_t e^(aΔ)) for swaps, (1 + a) Δ + log(u_t + (1 - u_t) e^(-aΔ)) for masks.
+            E = Δ - δ + log(1 - u_t + u_t e^δ) for swaps, Δ + δ + log(u_t + (1 - u_t) e^-δ) for masks.
 
         Nothing cancels, so all digits are kept, for near levels and for the noisiest, where hardly a swap arrives. The
         clean text, s = +inf, is a level like others.
         """
         # Beyond 1000 nothing of π_s is left; an infinite step would make a = 0 or a = 1 read 0 * inf.
-        step, logit = (log_snr_s - log_snr_t).clamp(max=1000.0), self._share_logit(log_snr_t)
-        scale = 0.0 if math.isinf(self.shift) else self.scale
-        swap_exponent = (1.0 - scale) * step + _log_mean_exp(logit, scale * step)
-        mask_exponent = (1.0 + scale) * step + _log_mean_exp(-logit, -scale * step)
+        step, logit = (log_snr_s - log_snr_t).clamp(max=1000.0), self.share_logit(log_snr_t)
+        change = self.share_logit_change(log_snr_t, step)
+        swap_exponent = (step - change) + _log_mean_exp(logit, change)
+        mask_exponent = (step + change) + _log_mean_exp(-logit, -change)
         return torch.sigmoid(logit) * -torch.expm1(-swap_exponent), torch.sigmoid(-logit) * -torch.expm1(-mask_exponent)
 
     def spread(self, swapped: Tensor, masked: Tensor) -> Tensor:
@@ -161,14 +186,60 @@ class HybridMixing:
         rho = 1.0 / (self.vocab_size - 1) if self.reference is None else _copy(self.reference, ids.device)[ids]
         return torch.where(ids == self.mask_id, masked, (swapped * rho).to(swapped.dtype))
 
-    def _share_logit(self, log_snr: Tensor) -> Tensor:
+    def _uniform_slope(self, log_snr: Tensor) -> Tensor:
+        """du/dλ = ℓ' u (1 - u)."""
+        return self.share_logit_slope(log_snr) * self.uniform_share(log_snr) * self.mask_share(log_snr)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class HybridMixing(Mixing):
+    """The paper's family from masked to uniform noise, u(λ) = sigmoid(a λ + b).
+
+    Raises ValueError for parameters that describe no process: a NaN shift, a scale outside [-1, 1], and what every
+    `Mixing` refuses.
+    """
+
+    vocab_size: int
+    """V, the mask included."""
+    mask_id: int
+    shift: float
+    """b: -inf is masked noise, +inf uniform noise."""
+    scale: float = 1.0
+    """a, in [-1, 1]."""
+    reference: Tensor | None = None
+    """ρ, float64 [V]: zero at the mask, positive elsewhere. None is uniform over the others and stores nothing."""
+
+    def __post_init__(self) -> None:
+        if math.isnan(self.shift):
+            raise ValueError("shift is NaN; give a number, -inf (masked noise) or +inf (uniform noise)")
+        if not -1.0 <= self.scale <= 1.0:
+            raise ValueError(f"scale {self.scale} is outside [-1, 1]: such noise is no Markov chain; move it inside")
+        self._check_vocabulary()
+
+    @property
+    def is_masked(self) -> bool:
+        """Pure masking: no token ever turns into another."""
+        return self.shift == -math.inf
+
+    @property
+    def is_uniform(self) -> bool:
+        """Pure uniform (or reference) noise: the mask never appears."""
+        return self.shift == math.inf
+
+    def share_logit(self, log_snr: Tensor) -> Tensor:
+        """ℓ(λ) = a λ + b."""
         if math.isinf(self.shift) or self.scale == 0.0:  # also where log_snr is infinite: the clean text
             return torch.full_like(log_snr, self.shift)
         return self.scale * log_snr + self.shift
 
-    def _uniform_slope(self, log_snr: Tensor) -> Tensor:
-        """du/dλ = a u (1 - u)."""
-        return self.scale * self.uniform_share(log_snr) * self.mask_share(log_snr)
+    def share_logit_slope(self, log_snr: Tensor) -> Tensor:
+        """ℓ'(λ) = a."""
+        return torch.full_like(log_snr, self.scale)
+
+    def share_logit_change(self, log_snr: Tensor, step: Tensor) -> Tensor:
+        """The change a Δ, exactly, whatever the level; nothing changes at infinite shift."""
+        del log_snr
+        return torch.zeros_like(step) if math.isinf(self.shift) else self.scale * step
 
 
 def _log_mean_exp(logit: Tensor, exponent: Tensor) -> Tensor:

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import one_hot
 
-from noiselaw.noise.mixing import HybridMixing
+from noiselaw.noise.mixing import HybridMixing, Mixing
 from noiselaw.noise.rate import alpha, one_minus_alpha
 from noiselaw.specs import NoiseSpec
 
@@ -34,7 +34,7 @@ class PosteriorMixture:
 class NoiseProcess:
     """A mixing distribution over a finite range of log-SNR. Raises ValueError where the range is none."""
 
-    mixing: HybridMixing
+    mixing: Mixing
     min_log_snr: float = -9.0
     """Noisiest level: where generation starts."""
     max_log_snr: float = 9.0
@@ -180,3 +180,12 @@ def build_process(
         reference = token_frequencies
     mixing = HybridMixing(vocab_size, mask_id, noise.shift, noise.scale, reference)
     return NoiseProcess(mixing, min_log_snr, max_log_snr)
+
+
+def noise_spec(mixing: Mixing) -> NoiseSpec:
+    """The settings that describe `mixing`, any reference taken for the data's. Raises ValueError where none do."""
+    if not isinstance(mixing, HybridMixing):
+        kind = type(mixing).__name__
+        raise ValueError(f"{kind} has no settings in a spec; use a HybridMixing or Python functions")  # noqa: TRY004
+    reference = "uniform" if mixing.reference is None else "unigram"
+    return NoiseSpec(shift=mixing.shift, scale=mixing.scale, reference=reference)

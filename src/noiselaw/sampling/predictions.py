@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from noiselaw.model.attention import Attention
-from noiselaw.noise.mixing import HybridMixing
+from noiselaw.noise.mixing import Mixing
 from noiselaw.sampling.denoiser import Denoiser
 from noiselaw.sampling.filters import Filters, draw
 
@@ -33,7 +33,7 @@ class Statistics:
 class Predictions:
     """The denoiser's view of one batch of texts."""
 
-    def __init__(self, denoiser: Denoiser, attention: Attention, mixing: HybridMixing, tokens: Tensor) -> None:
+    def __init__(self, denoiser: Denoiser, attention: Attention, mixing: Mixing, tokens: Tensor) -> None:
         self._denoiser, self._attention, self._mixing = denoiser, attention, mixing
         self._tokens, self._log_snr = tokens, math.nan
         self._hidden: Tensor | None = None

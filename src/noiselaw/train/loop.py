@@ -246,7 +246,7 @@ def _prepare(
     return run
 
 
-def _write_facts(spec: RunSpec, folder: Path, data: TokenData, facts: dict[str, Any]) -> None:
+def _write_facts(spec: RunSpec, folder: Path, data: Data, facts: dict[str, Any]) -> None:
     write_json(folder / "run.json", facts)
     reference = spec.objective.noise.reference if isinstance(spec.objective, DiffusionSpec) else None
     keep_vocabulary(data, folder, frequencies=reference == "unigram")

@@ -14,7 +14,7 @@ from noiselaw.data.mixture import Data
 from noiselaw.data.pack import insert_empty_tokens, prompt_lengths
 from noiselaw.model.attention import Attention
 from noiselaw.noise.elbo import WEIGHTINGS
-from noiselaw.noise.mixing import HybridMixing
+from noiselaw.noise.mixing import Mixing
 from noiselaw.noise.process import NoiseProcess, build_process
 from noiselaw.noise.rate import sample_log_snr
 from noiselaw.specs import AutoregressiveSpec, DiffusionSpec
@@ -66,7 +66,7 @@ class Objective(Protocol):
     """How clean tokens become a training batch."""
 
     @property
-    def mixing(self) -> HybridMixing | None:
+    def mixing(self) -> Mixing | None:
         """The noise whose bound is minimised; None for plain next-token cross-entropy."""
         ...
 
@@ -87,7 +87,7 @@ class DiffusionObjective:
     empty_id: int
 
     @property
-    def mixing(self) -> HybridMixing:
+    def mixing(self) -> Mixing:
         return self.process.mixing
 
     @property
