@@ -6,7 +6,6 @@ from plotly.offline import get_plotlyjs
 
 from noiselaw.files import write_text
 from noiselaw.report import figures, overview, tables
-from noiselaw.report.colors import group_styles
 from noiselaw.report.document import document, package_file
 from noiselaw.report.drawing import Drawing, Panel
 from noiselaw.report.interactive import panel_json
@@ -87,9 +86,7 @@ def _switches(results: Results, panels: list[Panel]) -> Markup:
 
 
 def _swatch(results: Results, group: str) -> Markup:
-    return element(
-        "span", class_="swatch", style=f"--color: {group_styles(results.groups)[group].color}", aria_hidden="true"
-    )
+    return element("span", class_="swatch", style=f"--color: {results.styles[group].color}", aria_hidden="true")
 
 
 def _sections(results: Results, drawings: tuple[Drawing, ...]) -> list[Child]:

@@ -192,7 +192,7 @@ def _slider(
     name: str, label: str, *, low: float = 0, high: float = 1, step: float = 0.01, typed: bool = False,
     value: float = math.nan,
 ) -> Markup:  # fmt: skip
-    """A slider with the number it stands for, which may be typed; ranges that depend on the laws are set by the page."""
+    """A slider with the number it stands for, which may be typed; controls.js sets ranges that depend on laws."""
     given = {} if math.isnan(value) else {"value": f"{value:g}"}
     bounds = {"min": f"{low:g}", "max": f"{high:g}", "step": f"{step:g}"}
     slider = element("input", type="range", id=f"plan-{name}-slider", aria_label=label, **bounds, **given)
