@@ -5,7 +5,7 @@ planner.js makes the plans of `noiselaw.laws.planner` from these numbers, all of
 
 import math
 import shlex
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -19,9 +19,11 @@ from noiselaw.laws.prediction import Laws
 from noiselaw.laws.published import LARGE_RUNS, PAPER
 from noiselaw.laws.surface import PARAMETERS, SurfaceFit
 from noiselaw.laws.trainingplan import published_record
-from noiselaw.report.colors import group_styles
+from noiselaw.report.colors import Style, group_styles
 from noiselaw.report.markup import Child, Markup, element
 
+PUBLISHED = "published"
+"""The name of the published laws on the command line."""
 MOST_DEVICES = 14
 """Powers of two on the slider of devices."""
 
@@ -45,15 +47,15 @@ def own_shelf(title: str, path: Path) -> Shelf:
     return Shelf(title, read_book([path]), f"--laws {shlex.quote(str(path))}")
 
 
-def planner_json(shelves: Sequence[Shelf]) -> dict[str, Any]:
-    """What planner.js reads: books, and accelerators by name."""
+def planner_json(shelves: Sequence[Shelf], styles: Mapping[str, Style]) -> dict[str, Any]:
+    """What planner.js reads: books, and accelerators by name. `styles` are those of the page's figures."""
     return {
-        "books": [_book_json(shelf) for shelf in shelves],
+        "books": [_book_json(shelf, styles) for shelf in shelves],
         "accelerators": {name: asdict(accelerator) for name, accelerator in ACCELERATORS.items()},
     }
 
 
-def _book_json(shelf: Shelf) -> dict[str, Any]:
+def _book_json(shelf: Shelf, styles: Mapping[str, Style]) -> dict[str, Any]:
     book, model = shelf.book, shelf.book.run_settings.get("model", {})
     runs = [{"group": run.group, "record": published_record(run)} for run in LARGE_RUNS if book.is_published]
     cooldown = None if book.cooldown is None else {**asdict(book.cooldown), "quantile": NORMAL_QUANTILE}
@@ -69,7 +71,7 @@ def _book_json(shelf: Shelf) -> dict[str, Any]:
         "warmup_steps": book.run_settings.get("schedule", {}).get("warmup_steps"),
         "cooldown": cooldown,
         "published_runs": runs,
-        "colors": {group: style.color for group, style in group_styles(book.groups).items()},
+        "colors": {group: style.color for group, style in {**group_styles(book.groups), **styles}.items()},
         "groups": {group: _group_json(book, group) for group in book.groups},
     }
 

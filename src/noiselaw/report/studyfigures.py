@@ -28,7 +28,7 @@ from noiselaw.report.tuningfigures import pair_panel
 Span = tuple[float, float]
 """Of C, FLOPs."""
 TOKENS = "Training tokens D"
-NUM_DRAWS = 500
+NUM_DRAWS = 200
 """Of laws that are fitted for the page alone: enough for the band of a law."""
 TABLE_COLUMNS = ("loss", "params", "tokens", "flops", "flops_per_token")
 
@@ -38,9 +38,12 @@ def scarce(results: Results) -> Drawing | None:
     grid = results.curves.filter(pl.col("role") == "grid").drop_nulls(TABLE_COLUMNS)
     if grid.is_empty():
         return None
-    columns = {name: grid[name].to_numpy() for name in TABLE_COLUMNS}
+    loss, params, tokens, flops, size = (grid[name].to_numpy() for name in TABLE_COLUMNS)
     try:
-        table = build_table(**columns, group=grid["group"].to_list(), run=grid["run"].to_list())
+        table = build_table(
+            loss=loss, params=params, tokens=tokens, flops=flops, flops_per_token=size,
+            group=grid["group"].to_list(), run=grid["run"].to_list(),
+        )  # fmt: skip
         levels = {name: found.table for name, found in tabulate_levels(table, "tokens").items()}
         groups = {name: fit.record() for name, fit in fit_level_tables(levels, num_draws=NUM_DRAWS).items()}
     except ValueError:  # too few runs so far
@@ -48,7 +51,7 @@ def scarce(results: Results) -> Drawing | None:
     panels = law_panels(groups, TOKEN_LAWS[:2], results.styles)
     caption = (
         "Best loss after so many tokens and the size that reaches it, by parabolas over the sizes trained (hollow "
-        "where flagged, most often because the largest size trained is the best). Compute is free here: data is the limit."
+        "where flagged, most often because the largest size trained is the best). Compute is free: data is the limit."
     )
     return Drawing("data_bound", "The data-bound frontier", caption, rows_of(panels)) if panels else None
 
