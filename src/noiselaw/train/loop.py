@@ -19,7 +19,7 @@ import torch
 from noiselaw.accounting import DEFAULT_CONVENTION, flops_per_token, head_flops_per_token, parameter_counts
 from noiselaw.data.shards import TokenData, open_tokens
 from noiselaw.data.vocabulary import keep_vocabulary
-from noiselaw.files import only_writer, read_json, remove_leftovers, write_json, write_text
+from noiselaw.files import make_folder, only_writer, read_record, remove_leftovers, write_json, write_text
 from noiselaw.metrics import MetricsLog, Row, read_rows
 from noiselaw.specs import DiffusionSpec, RunSpec
 from noiselaw.train.checkpoint import newest_valid, restore, save_checkpoint
@@ -95,8 +95,8 @@ def train(spec: RunSpec, folder: Path, observers: list[Observer], start: Startin
     fingerprint = spec.fingerprint(data.fingerprint, None if start is None else start.fingerprint)
     check_folder(folder, fingerprint)
     if (folder / "result.json").exists():
-        return read_json(folder / "result.json")
-    folder.mkdir(parents=True, exist_ok=True)
+        return read_record(folder / "result.json", "validation")
+    make_folder(folder)
     with only_writer(folder, STOPPING_SECONDS):
         remove_leftovers(folder)
         remove_leftovers(folder / "checkpoints")
@@ -146,7 +146,7 @@ def check_folder(folder: Path, fingerprint: str) -> None:
     """Raises RunFolderError when `folder` holds something else than this run."""
     facts_path = folder / "run.json"
     if facts_path.exists():
-        found = read_json(facts_path).get("fingerprint")
+        found = read_record(facts_path, "fingerprint")["fingerprint"]
         if found != fingerprint:
             raise RunFolderError(
                 f"{folder}: holds another run (fingerprint {found}, this spec's is {fingerprint}); "
