@@ -13,9 +13,19 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Self, TypeVar
 
 import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 from noiselaw.accounting import ModelShape
+from noiselaw.specfaults import describe_fault
 from noiselaw.words import nearest_name
 
 NOISE_SHIFTS: dict[str, float] = {
@@ -38,6 +48,17 @@ class Spec(BaseModel):
     """Base of all specs: frozen, unknown keys refused, infinities survive JSON."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", ser_json_inf_nan="strings", use_attribute_docstrings=True)
+
+
+def plain_name(name: str) -> str:
+    """`name` again. Raises ValueError where, taken for a file's, it would lead elsewhere than into the folder."""
+    if Path(name).name != name or name == "..":
+        raise ValueError("must be a plain file name inside the folder, without any /")
+    return name
+
+
+PlainName = Annotated[str, AfterValidator(plain_name)]
+"""Names that files and folders get."""
 
 
 class SourceSpec(Spec):
@@ -301,7 +322,7 @@ class RuntimeSpec(Spec):
 class RunSpec(Spec):
     """One training run: everything needed to repeat it."""
 
-    name: str = "run"
+    name: PlainName = "run"
     seed: int = Field(default=0, ge=0)
     data: DataSpec
     model: ModelSpec
@@ -347,6 +368,9 @@ class SpecError(ValueError):
 
 S = TypeVar("S", bound=Spec)
 
+MOST_FAULTS = 20
+"""Named in one message."""
+
 
 def parse_spec(spec_class: type[S], values: Mapping[str, Any], origin: str) -> S:
     """Check `values` against `spec_class`; `origin` (a file, the command line) opens the error message.
@@ -356,54 +380,10 @@ def parse_spec(spec_class: type[S], values: Mapping[str, Any], origin: str) -> S
     try:
         return spec_class.model_validate(values)
     except ValidationError as error:
-        faults = "\n".join(f"  {_describe(fault, spec_class)}" for fault in error.errors())
-        raise SpecError(f"{origin}:\n{faults}") from error
-
-
-def _describe(fault: Any, spec_class: type[Spec]) -> str:
-    path, known = _resolve(spec_class, [str(part) for part in fault["loc"]])
-    field = ".".join(path)
-    if fault["type"] == "extra_forbidden":
-        return f"{field}: unknown key{nearest_name(path[-1], known)}; known here: {', '.join(sorted(known))}"
-    if fault["type"] == "missing":
-        return f"{field}: missing"
-    if fault["type"] == "union_tag_invalid":
-        tag, tags = fault["ctx"]["tag"], [expected.strip("'") for expected in fault["ctx"]["expected_tags"].split(", ")]
-        return f"{field}.kind: unknown {tag!r}{nearest_name(tag, tags)}; known: {', '.join(tags)}"
-    if fault["type"] == "union_tag_not_found":
-        return f"{field}.kind: missing"
-    if fault["type"] == "literal_error" and isinstance(fault["input"], str):
-        return f"{field}: {fault['msg']} (got {fault['input']!r}{_nearest_literal(fault)})"
-    return f"{field}: {fault['msg'].removeprefix('Value error, ')} (got {fault['input']!r})"
-
-
-def _nearest_literal(fault: Any) -> str:
-    known = fault["ctx"]["expected"].replace(" or ", ", ").split(", ")
-    return nearest_name(fault["input"], [name.strip("'") for name in known])
-
-
-def _resolve(spec_class: type[Spec], location: list[str]) -> tuple[list[str], set[str]]:
-    """The keys in a fault's `location`, without the tags that pydantic puts in where kinds fork, and the names of the
-    settings valid beside the last of them.
-    """
-    path, classes, known = [], [spec_class], set[str]()
-    for part in location:
-        tagged = [cls for cls in classes if "kind" in cls.model_fields and cls.model_fields["kind"].default == part]
-        if tagged and len(classes) > 1:
-            classes = tagged
-            continue
-        known = {name for cls in classes for name in cls.model_fields}
-        fields = [cls.model_fields[part].annotation for cls in classes if part in cls.model_fields]
-        classes = [cls for annotation in fields for cls in spec_classes(annotation)] or classes
-        path.append(part)
-    return path, known
-
-
-def spec_classes(annotation: Any) -> list[type[Spec]]:
-    """The specs that a field of this annotation may hold."""
-    if isinstance(annotation, type) and issubclass(annotation, Spec):
-        return [annotation]
-    return [cls for argument in getattr(annotation, "__args__", ()) for cls in spec_classes(argument)]
+        found = error.errors()
+        faults = [describe_fault(fault, spec_class) for fault in found[:MOST_FAULTS]]
+        more = [f"and {len(found) - MOST_FAULTS} faults more"] if len(found) > MOST_FAULTS else []
+        raise SpecError("\n  ".join([f"{origin}:", *faults, *more])) from error
 
 
 def read_mapping(path: Path) -> dict[str, Any]:
@@ -412,7 +392,7 @@ def read_mapping(path: Path) -> dict[str, Any]:
         values = yaml.safe_load(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise SpecError(f"{path}: no such file") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except (yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError: no UTF-8, a 13th month
         raise SpecError(f"{path}: not readable as YAML or JSON: {error}") from None
     if not isinstance(values, dict):
         raise SpecError(f"{path}: expected a mapping of settings, found {type(values).__name__}")

@@ -40,7 +40,7 @@ def parse_overrides(words: list[str]) -> list[tuple[str, Any]]:
             value = rest.pop(0)
         try:
             pairs.append((key, yaml.safe_load(value)))
-        except yaml.YAMLError as error:
+        except (yaml.YAMLError, ValueError, RecursionError) as error:
             raise SpecError(f"command line: --{key}: {value!r} is not a value ({error})") from None
     return pairs
 

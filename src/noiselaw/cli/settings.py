@@ -4,7 +4,8 @@ from typing import Any, Literal, get_args, get_origin
 
 from pydantic.fields import FieldInfo
 
-from noiselaw.specs import Spec, spec_classes
+from noiselaw.specfaults import spec_classes
+from noiselaw.specs import Spec
 
 
 def describe_settings(spec_class: type[Spec]) -> str:

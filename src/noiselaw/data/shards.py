@@ -126,7 +126,7 @@ class Split:
 
     def token_frequencies(self) -> np.ndarray:
         """Share of each token, float64 [V]: (count + 1) / sum over all tokens but the mask, which has 0."""
-        weights = np.load(self.folder / self.record.counts.name, allow_pickle=False).astype(np.float64) + 1.0
+        weights = read_array(self.folder / self.record.counts.name, self.mask_id + 1).astype(np.float64) + 1.0
         weights[self.mask_id] = 0.0
         return weights / weights.sum()
 
@@ -220,6 +220,19 @@ def _check_tokens(path: Path, tokens: np.ndarray, record: ShardRecord, vocab_siz
         raise ValueError(f"{path}: altered since it was prepared (checksum differs); {REMEDY}")
     if largest >= vocab_size:
         raise ValueError(f"{path}: holds token {largest} but the vocabulary ends at {vocab_size - 1}; {REMEDY}")
+
+
+def read_array(path: Path, min_length: int = 1) -> np.ndarray:
+    """A list of at least `min_length` numbers in a .npy file. Raises ValueError naming the file where it is none."""
+    try:
+        values = np.load(path, mmap_mode="r", allow_pickle=False)
+    except (ValueError, EOFError, OSError, OverflowError, SyntaxError) as error:
+        raise ValueError(f"{path}: damaged ({error}); {REMEDY}") from error
+    if not isinstance(values, np.ndarray) or values.ndim != 1 or values.dtype.kind not in "iuf":
+        raise ValueError(f"{path}: damaged (no list of numbers); {REMEDY}")
+    if len(values) < min_length:
+        raise ValueError(f"{path}: damaged ({len(values)} numbers, at least {min_length} expected); {REMEDY}")
+    return np.array(values)
 
 
 def _check_sum(folder: Path, record: FileRecord) -> None:

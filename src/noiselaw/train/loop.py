@@ -19,7 +19,7 @@ import torch
 from noiselaw.accounting import DEFAULT_CONVENTION, flops_per_token, head_flops_per_token, parameter_counts
 from noiselaw.data.mixture import Data, open_data
 from noiselaw.data.vocabulary import keep_vocabulary
-from noiselaw.files import only_writer, read_json, remove_leftovers, write_json, write_text
+from noiselaw.files import make_folder, only_writer, read_record, remove_leftovers, write_json, write_text
 from noiselaw.metrics import MetricsLog, Row, read_rows
 from noiselaw.model.sharded import local
 from noiselaw.specs import DiffusionSpec, RunSpec
@@ -126,8 +126,8 @@ def _enter(spec: RunSpec, folder: Path, fingerprint: str, held: ExitStack) -> di
     """Lock the folder for as long as `held` lasts and make it ready, or return the result that it holds already."""
     check_folder(folder, fingerprint)
     if (folder / "result.json").exists():
-        return read_json(folder / "result.json")
-    folder.mkdir(parents=True, exist_ok=True)
+        return read_record(folder / "result.json", "validation")
+    make_folder(folder)
     held.enter_context(only_writer(folder, STOPPING_SECONDS))
     remove_leftovers(folder)
     write_text(folder / "spec.json", spec.model_dump_json(indent=1) + "\n")
@@ -170,7 +170,7 @@ def check_folder(folder: Path, fingerprint: str) -> None:
     """Raises RunFolderError when `folder` holds something else than this run."""
     facts_path = folder / "run.json"
     if facts_path.exists():
-        found = read_json(facts_path).get("fingerprint")
+        found = read_record(facts_path, "fingerprint")["fingerprint"]
         if found != fingerprint:
             raise RunFolderError(
                 f"{folder}: holds another run (fingerprint {found}, this spec's is {fingerprint}); "
