@@ -397,17 +397,3 @@ def read_mapping(path: Path) -> dict[str, Any]:
     if not isinstance(values, dict):
         raise SpecError(f"{path}: expected a mapping of settings, found {type(values).__name__}")
     return values
-
-
-def set_dotted(values: dict[str, Any], key: str, value: Any) -> None:
-    """Set `values["a"]["b"] = value` for key "a.b"; dashes count as underscores."""
-    *parents, last = key.replace("-", "_").split(".")
-    for parent in parents:
-        child = values.setdefault(parent, {})
-        if not isinstance(child, dict):
-            raise SpecError(
-                f"{key}: {parent} is {child!r}, not a group of settings; give {parent} whole, as in "
-                f"'{{{last}: {value}}}'"
-            )
-        values = child
-    values[last] = value
