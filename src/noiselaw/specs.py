@@ -31,6 +31,7 @@ AUTOREGRESSIVE = "autoregressive"
 
 Float32Products = Literal["auto", "torch", "onednn"]
 HeadKernel = Literal["auto", "torch", "native"]
+Recompute = Literal["none", "selective", "full"]
 
 
 class Spec(BaseModel):
@@ -229,6 +230,18 @@ class ValidationSpec(Spec):
     decades: float = Field(default=1.5, gt=0)
 
 
+class ParallelSpec(Spec):
+    """How the processes that torchrun starts share one run, and what its blocks keep for the backward pass."""
+
+    tensor: int = Field(default=1, gt=0)
+    """Processes that share every matrix (tensor parallel), neighbours on one machine; it must divide num_heads."""
+    replicas: int = Field(default=1, gt=0)
+    """Groups, say one a node, that hold the whole model each, their processes equal shards of it (HSDP, FSDP)."""
+    recompute: Recompute = "none"
+    """What the backward pass computes again (activation checkpointing). full: all but each block's input, for a third
+    more of the blocks' work; selective: all but matrix products and attention."""
+
+
 class RuntimeSpec(Spec):
     """Where and how a run executes. None of it enters the fingerprint."""
 
@@ -241,11 +254,9 @@ class RuntimeSpec(Spec):
     fastest among those whose measured error is that of float32."""
     compile: bool = False
     """Compile each transformer block."""
-    recompute_blocks: bool = False
-    """Keep only the input of each transformer block for the backward pass and compute the rest again: a fraction of
-    the memory for a third more of the blocks' work (activation checkpointing)."""
+    parallel: ParallelSpec = ParallelSpec()
     micro_batch_sequences: int | None = Field(default=None, gt=0)
-    """Sequences per forward pass; None takes the whole batch at once. Gradients accumulate."""
+    """Sequences per forward pass; None takes all of the process's share of the batch. Gradients accumulate."""
     head_chunk_tokens: int | None = Field(default=None, gt=0)
     """Tokens whose logits are alive at one time; None takes as many as fit 256 MiB (1 GiB on a GPU)."""
     head_kernel: HeadKernel = "auto"
@@ -270,7 +281,8 @@ class RunSpec(Spec):
     optimizer: OptimizerSpec = OptimizerSpec()
     schedule: ScheduleSpec
     precision: Literal["float32", "bfloat16"] = "float32"
-    """Precision of matrix products: bfloat16 means autocast over float32 master weights."""
+    """Precision of matrix products: bfloat16 means autocast over float32 master weights, gathered in bfloat16 where
+    several processes share the model."""
     validation: ValidationSpec = ValidationSpec()
     runtime: RuntimeSpec = RuntimeSpec()
 

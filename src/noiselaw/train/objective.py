@@ -38,9 +38,9 @@ class NoisyBatch:
     ends: Tensor | None = None
     """[B] length of each sequence where they differ: what stands from there on does not exist. None where all are T."""
 
-    def rows(self, start: int, stop: int) -> "NoisyBatch":
-        """The sequences from `start` to `stop`."""
-        return self._map(lambda part: part[start:stop])
+    def rows(self, index: Tensor | slice) -> "NoisyBatch":
+        """The sequences at `index`."""
+        return self._map(lambda part: part[index])
 
     def to(self, device: torch.device) -> "NoisyBatch":
         return self._map(lambda part: moved(part, device))

@@ -7,6 +7,7 @@ import torch
 
 from noiselaw.data.shards import open_tokens
 from noiselaw.specs import RunSpec
+from noiselaw.train.distributed import joined_ranks
 from noiselaw.train.machine import Machine, float32_products
 from noiselaw.train.step import Training, train_step
 
@@ -31,14 +32,14 @@ def measure_throughput(spec: RunSpec, seconds: float) -> Throughput:
     if spec.runtime.num_threads is not None:
         torch.set_num_threads(spec.runtime.num_threads)
     data, machine = open_tokens(spec.data.path, verify=False), Machine.of(spec.runtime)
-    with float32_products(machine.float32_products):
-        training = Training.build(spec, data, machine.device)
+    with joined_ranks(spec) as ranks, float32_products(machine.float32_products):
+        training = Training.build(spec, data, machine.device, ranks=ranks)
         step = 0
         while step < WARMUP_STEPS:
             step = train_step(training, step).step
         _synchronise(machine.device)
         started = time.monotonic()
-        while time.monotonic() - started < seconds:
+        while any(ranks.any(time.monotonic() - started < seconds)):
             step = train_step(training, step).step
         _synchronise(machine.device)
         took = time.monotonic() - started
