@@ -16,6 +16,8 @@ from noiselaw.train.loop import Observer
 from noiselaw.train.loop import train as train_run
 from noiselaw.train.throughput import measure_throughput
 
+DRY_RUN = "--dry-run"
+
 
 @dataclass(frozen=True, slots=True)
 class TrainArguments:
@@ -25,6 +27,8 @@ class TrainArguments:
     --optimizer.learning-rate 0.3 --objective.noise uniform --schedule.num-steps 2000.
     `noiselaw train --settings` lists them all.
     --init DIR starts from the model in DIR: a run folder, an export or a GIDD checkpoint.
+    --dry-run trains nothing: it says what the run takes on devices that need not be there
+    (`noiselaw train --dry-run --help`).
     """
 
     spec: Annotated[Path, tyro.conf.Positional]
@@ -41,6 +45,11 @@ def train(arguments: list[str]) -> None:
     """Read the command line, train, print the result."""
     if arguments == ["--settings"]:
         print(describe_settings(RunSpec))
+        return
+    if DRY_RUN in arguments:
+        from noiselaw.cli.dryrun import dry_run_spec  # noqa: PLC0415 (loads torch's distributed tensors: seconds)
+
+        dry_run_spec([word for word in arguments if word != DRY_RUN])
         return
     parsed, overrides = tyro.cli(TrainArguments, prog="noiselaw train", args=arguments, return_unknown_args=True)
     path = parsed.spec / "spec.json" if parsed.spec.is_dir() else parsed.spec
