@@ -17,6 +17,8 @@ from noiselaw.train.loop import Observer
 from noiselaw.train.loop import train as train_run
 from noiselaw.train.throughput import measure_throughput
 
+DRY_RUN = "--dry-run"
+
 
 @dataclass(frozen=True, slots=True)
 class TrainArguments:
@@ -28,6 +30,8 @@ class TrainArguments:
     --init DIR starts from the model in DIR: a run folder, an export or a GIDD checkpoint.
     Many processes share one run under torchrun (--runtime.parallel.* says how):
     torchrun --nproc-per-node 8 -m noiselaw.cli train SPEC
+    --dry-run trains nothing: it says what the run takes on devices that need not be there
+    (`noiselaw train --dry-run --help`).
     """
 
     spec: Annotated[Path, tyro.conf.Positional]
@@ -44,6 +48,11 @@ def train(arguments: list[str]) -> None:
     """Read the command line, train, print the result."""
     if arguments == ["--settings"]:
         print(describe_settings(RunSpec))
+        return
+    if DRY_RUN in arguments:
+        from noiselaw.cli.dryrun import dry_run_spec  # noqa: PLC0415 (loads torch's distributed tensors: seconds)
+
+        dry_run_spec([word for word in arguments if word != DRY_RUN])
         return
     parsed, overrides = tyro.cli(TrainArguments, prog="noiselaw train", args=arguments, return_unknown_args=True)
     path = parsed.spec / "spec.json" if parsed.spec.is_dir() else parsed.spec
