@@ -34,15 +34,15 @@ def measure_throughput(spec: RunSpec, seconds: float) -> Throughput:
     with float32_products(machine.float32_products):
         training = Training.build(spec, data, machine.device)
         step = 0
-        with training.batches:
-            while step < WARMUP_STEPS:
-                step = train_step(training, step).step
-            _synchronise(machine.device)
-            started = time.monotonic()
-            while time.monotonic() - started < seconds:
-                step = train_step(training, step).step
-            _synchronise(machine.device)
-            took = time.monotonic() - started
+        while step < WARMUP_STEPS:
+            step = train_step(training, step).step
+        _synchronise(machine.device)
+        started = time.monotonic()
+        while time.monotonic() - started < seconds:
+            step = train_step(training, step).step
+        _synchronise(machine.device)
+        took = time.monotonic() - started
+        training.batches.close()
     steps = step - WARMUP_STEPS
     return Throughput(steps * spec.tokens_per_step / took, steps, took, torch.get_num_threads())
 
