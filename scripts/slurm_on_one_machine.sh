@@ -38,7 +38,7 @@ SlurmctldHost=$host(127.0.0.1)
 SlurmctldPort=$port
 SlurmUser=root
 AuthType=auth/munge
-AuthInfo=socket=$folder/munge.socket
+AuthInfo=socket=$folder/munge.socket,cred_expire=6
 StateSaveLocation=$folder/state
 SlurmdSpoolDir=$folder/%n
 SlurmctldPidFile=$folder/slurmctld.pid
