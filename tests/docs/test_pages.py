@@ -84,7 +84,7 @@ def desk(page, pantry, tmp_path, monkeypatch) -> Path:
     """A copy of the pantry to work in, without what the page makes itself."""
     folder = tmp_path / "desk"
     shutil.copytree(pantry, folder)
-    for made in re.findall(r"--out (\S+)", page.read_text(encoding="utf-8")):
+    for made in re.findall(r"--out ((?:runs|models|data)/\S+)", page.read_text(encoding="utf-8")):
         if (folder / made).is_dir():
             shutil.rmtree(folder / made)
     monkeypatch.chdir(folder)
@@ -204,11 +204,9 @@ CHECKED: dict[str, Taker] = {
 
 def check_settings(values: dict, place: str) -> None:
     """A recipe, a run's spec, or some settings of either."""
-    known = read_mapping(
-        ROOT / "recipes" / ("tiny.yaml" if values.keys() <= RunSpec.model_fields.keys() else "laptop.yaml")
-    )
-    spec = RunSpec if values.keys() <= RunSpec.model_fields.keys() else StudySpec
-    parse_spec(spec, known | values, place)
+    is_run = values.keys() <= RunSpec.model_fields.keys() and "source" not in values.get("data", {})
+    whole = read_mapping(ROOT / "recipes" / ("tiny.yaml" if is_run else "laptop.yaml"))
+    parse_spec(RunSpec if is_run else StudySpec, whole | values, place)
 
 
 @pytest.mark.parametrize("page", PAGES_WITH_BLOCKS, ids=map(name_of, PAGES_WITH_BLOCKS))
