@@ -6,8 +6,10 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from contextlib import suppress
+from dataclasses import asdict, replace
 from datetime import datetime
 from pathlib import Path
 
@@ -15,7 +17,9 @@ import pytest
 import yaml
 
 from noiselaw.cli.overrides import read_with_overrides
-from noiselaw.files import only_writer, read_json, write_json
+from noiselaw.files import read_json, write_json
+from noiselaw.lease import LEASE_NAME, Holder, lease
+from noiselaw.study.attempts import read_attempts
 from noiselaw.study.design import StudySpec
 from noiselaw.study.run import check_folder, planned_runs, run_study
 
@@ -115,15 +119,12 @@ def test_killed_and_interrupted_at_every_stage_it_ends_the_same(finished, recipe
     study = start(recipe, folder)
     process, killed = trainer(folder, study)
     os.kill(process, signal.SIGKILL)
-    code, output = finish(study)
-    assert code == 2
-    assert "1 of 4 runs did not finish; the rest is kept, and the same command tries them again" in output
-    assert f"{killed} (killed by SIGKILL)" in output
-
-    study = start(recipe, folder)
-    trainer(folder, study, killed.name)
-    study.kill()  # its run is told to stop and saves, while the next study already wants to continue it
+    trainer(folder, study, killed.name)  # tried again
+    study.kill()  # its runs are told to stop and save, while the next study already wants to continue them
     finish(study)
+    reasons = [attempt.reason for attempt in read_attempts(killed)]
+    assert reasons[0] == "killed by SIGKILL"
+    assert len(reasons) == 2
     assert not (folder / "laws.json").exists()
 
     study = start(recipe, folder)
@@ -203,12 +204,51 @@ def test_what_a_kill_left_of_the_first_file_is_no_obstacle(tmp_path):
         check_folder(tmp_path / "notes.txt")
 
 
-def test_failed_run_is_named_and_the_rest_kept(recipe, tmp_path):
+def test_a_study_goes_on_without_a_run_that_fails_and_says_so(finished, recipe, tmp_path):
+    """One whose folder holds another run fails at every attempt; the laws come from the rest."""
+    folder = tmp_path / "gap"
+    shutil.copytree(finished, folder)
+    confirming = read_json(folder / "prediction.json")["groups"]["autoregressive"]["run"]
+    shutil.rmtree(folder / "runs" / confirming)
+    for name in ("prediction.json", "confirmation.json", "study.json", "laws.json"):
+        (folder / name).unlink()
+    broken = next(folder.glob("runs/*-d24-*"))
+    (broken / "result.json").unlink()
+    write_json(broken / "run.json", {"fingerprint": "another"})
+
+    words = [*command(recipe, folder), "--max-attempts", "2"]
+    done = subprocess.run(words, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert f"{broken.name}: exit 2 (2 of 2 attempts failed); given up" in done.stdout
+    assert "1 run(s) did not finish; the rest is kept" in done.stderr
+    assert "holds another run (fingerprint another" in done.stderr
+    assert (folder / "report.html").stat().st_mtime > (folder / "laws.json").stat().st_mtime
+    (missing,) = read_json(folder / "study.json")["missing"]
+    assert (missing["run"], missing["fault"], missing["attempts"]) == (broken.name, "exit 2", 3)
+    assert "fingerprint another" in missing["log"]
+    assert read_json(folder / "prediction.json")["missing"] == [broken.name]
+    assert "-d24-" not in (folder / "curves.csv").read_text().replace(confirming, "")
+    assert read_json(folder / "confirmation.json")["groups"]["autoregressive"]
+
+    names = ("laws.json", "prediction.json", "confirmation.json", "curves.csv")
+    before = {name: (folder / name).read_bytes() for name in names}
+    again = subprocess.run(words, capture_output=True, text=True, check=False)
+    assert again.returncode == 2
+    assert "to do" not in again.stdout  # the prediction made without it has been tested
+    assert {name: (folder / name).read_bytes() for name in names} == before
+
+
+def test_runs_whose_loss_is_no_number_are_not_tried_again(recipe, tmp_path):
     words = ["--run.model.norm-epsilon", "1e-6", "--learning-rate.coefficient", "1e30"]
     done = subprocess.run([*command(recipe, tmp_path / "wild"), *words], capture_output=True, text=True, check=False)
     assert done.returncode == 2
-    assert "runs did not finish; the rest is kept" in done.stderr
+    assert "group autoregressive: no run of it finished" in done.stderr
+    assert "4 run(s) did not finish; the rest is kept" in done.stderr
     assert "Lower optimizer.learning_rate" in done.stderr
+    assert done.stdout.count("not tried again") == 4
+    missing = read_json(tmp_path / "wild" / "study.json")["missing"]
+    assert [run["attempts"] for run in missing] == [1] * 4
+    assert all(run["fault"].startswith(("loss", "weights")) for run in missing)
 
 
 def test_folder_with_other_files_is_refused(recipe, tmp_path):
@@ -220,8 +260,32 @@ def test_folder_with_other_files_is_refused(recipe, tmp_path):
 
 
 def test_a_second_study_in_one_folder_is_refused(recipe, tmp_path):
-    with only_writer(tmp_path):
-        done = subprocess.run(command(recipe, tmp_path), capture_output=True, text=True, check=False)
-    assert done.returncode == 2
-    assert "another process is working in this folder" in done.stderr
+    with lease(tmp_path):
+        for executor in ("local", "slurm"):
+            words = [*command(recipe, tmp_path), "--executor", executor]
+            done = subprocess.run(words, capture_output=True, text=True, check=False)
+            assert done.returncode == 2
+            assert f"another process is working in this folder: process {os.getpid()} on" in done.stderr
     assert list(tmp_path.iterdir()) == []
+
+
+def test_one_on_another_machine_is_refused_while_it_is_alive(recipe, tmp_path):
+    """Its kernel's lock is not seen here: only the beat in its file moves."""
+    holder = Holder("token", "node7", 4321, "another boot", beat=0)
+    stop = threading.Event()
+
+    def beat():
+        while not stop.wait(0.2):
+            nonlocal holder
+            holder = replace(holder, beat=holder.beat + 1)
+            write_json(tmp_path / LEASE_NAME, asdict(holder))
+
+    thread = threading.Thread(target=beat)
+    thread.start()
+    try:
+        done = subprocess.run(command(recipe, tmp_path), capture_output=True, text=True, check=False)
+    finally:
+        stop.set()
+        thread.join()
+    assert done.returncode == 2
+    assert "another process is working in this folder: process 4321 on node7" in done.stderr

@@ -13,7 +13,7 @@ from noiselaw.cli.settings import describe_settings
 from noiselaw.cli.studytable import StudyDisplay, study_table
 from noiselaw.report.page import write_report
 from noiselaw.study.design import StudySpec
-from noiselaw.study.run import planned_runs, run_study
+from noiselaw.study.run import RunsFailedError, describe_missing, planned_runs, run_study
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,10 +51,12 @@ def run(arguments: list[str]) -> None:
     study, folder = _study_and_folder(parsed, overrides)
     try:
         with StudyDisplay() as display:
-            run_study(study, folder, display)
+            missing = run_study(study, folder, display)
     except KeyboardInterrupt:
         raise KeyboardInterrupt(f"{folder}: stopped; the same command continues from there") from None
     print(f"report: {write_report(folder)}")
+    if missing:
+        raise RunsFailedError(describe_missing(missing))
 
 
 def status(arguments: list[str]) -> None:

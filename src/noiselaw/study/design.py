@@ -54,6 +54,31 @@ class ConfirmationSpec(Spec):
     """Shapes the plan may choose from."""
 
 
+class RaySpec(Spec):
+    """Where `executor: ray` executes."""
+
+    address: str | None = None
+    """Address of a cluster, or auto; None: the one RAY_ADDRESS names, else one started on this machine."""
+
+
+class SlurmSpec(Spec):
+    """What `executor: slurm` asks for, for every run's job; None leaves it to the cluster."""
+
+    partition: str | None = None
+    account: str | None = None
+    qos: str | None = None
+    time_minutes: int = Field(default=24 * 60, gt=0)
+    """A run that needs longer saves, is requeued and goes on."""
+    warning_seconds: int = Field(default=90, gt=0)
+    """How long before its end a job is told to save."""
+    memory_gb: float | None = Field(default=None, gt=0)
+    """Per node."""
+    setup: list[str] = Field(default_factory=list)
+    """Shell lines before the run starts, such as module load."""
+    max_jobs: int = Field(default=500, gt=0)
+    """Jobs of the study in the queue at one time."""
+
+
 class StudySpec(Spec):
     """A whole study."""
 
@@ -74,6 +99,31 @@ class StudySpec(Spec):
     """Settings every run shares: any key of a run's spec that the study does not decide itself."""
     num_workers: int | None = Field(default=None, gt=0)
     """Runs side by side, each on its own share of the cores; None: as many as a short measurement finds fastest."""
+    executor: Literal["local", "ray", "slurm"] = "local"
+    """Where runs execute; the results are the same."""
+    max_attempts: int = Field(default=3, gt=0)
+    """How often a run that failed is started before the study goes on without it; one whose loss became NaN is never
+    started again."""
+    gpus_per_run: float | None = Field(default=None, gt=0)
+    """On each of its nodes; below 1, several runs share one. None: as a measurement finds fastest on this machine, none
+    on Ray and Slurm."""
+    nodes_per_run: int = Field(default=1, gt=0)
+    """More than one: the run trains under torchrun on all of them."""
+    ray: RaySpec = RaySpec()
+    slurm: SlurmSpec = SlurmSpec()
+
+    @model_validator(mode="after")
+    def _runs_fit_the_executor(self) -> Self:
+        gpus = self.gpus_per_run
+        if gpus is not None and gpus % 1 and (gpus > 1 or self.executor == "slurm"):
+            raise ValueError(f"gpus_per_run {gpus} must be whole (on Ray and locally it may also be below 1)")
+        if self.nodes_per_run > 1 and self.executor == "local":
+            raise ValueError(f"nodes_per_run {self.nodes_per_run} needs --executor ray or slurm; this is one machine")
+        if self.nodes_per_run > 1 and gpus is not None and gpus < 1:
+            raise ValueError(
+                f"gpus_per_run {gpus} with nodes_per_run {self.nodes_per_run}: a run on many nodes has whole GPUs"
+            )
+        return self
 
     @model_validator(mode="after")
     def _lists_make_sense(self) -> Self:
@@ -90,6 +140,11 @@ class StudySpec(Spec):
         if missing:
             raise ValueError(f"confirmation.groups names {sorted(missing)}, which are not among the study's groups")
         return self
+
+    @property
+    def processes_per_node(self) -> int:
+        """Of every run: one per GPU."""
+        return max(1, int(self.gpus_per_run or 1))
 
     @property
     def confirmation_flops(self) -> float:

@@ -13,8 +13,9 @@ from noiselaw.accounting import DEFAULT_CONVENTION
 from noiselaw.data.manifest import MANIFEST_NAME
 from noiselaw.data.prepare import prepare
 from noiselaw.data.shards import TokenData, open_tokens
-from noiselaw.files import only_writer, read_json, remove_leftovers, write_json, write_text
+from noiselaw.files import read_json, remove_leftovers, write_json, write_text
 from noiselaw.laws import IsoflopFit, fit_isoflop, plan_run, to_json
+from noiselaw.lease import lease
 from noiselaw.metrics import read_rows
 from noiselaw.specs import parse_spec
 from noiselaw.study.collect import curve_rows, loss_curves, machine_facts, throughput_rows, write_csv
@@ -28,8 +29,9 @@ from noiselaw.study.design import (
     model_spec,
     planned_run,
 )
-from noiselaw.study.executors.local import execute, log_tail, worker_count
-from noiselaw.study.layout import choose_layout
+from noiselaw.study.dispatch import Stage, carry_out
+from noiselaw.study.executors.protocol import open_executor
+from noiselaw.study.layout import Layout, choose_layout
 from noiselaw.study.ledger import RunState, Status, read_state
 from noiselaw.study.timing import Stopwatch, read_elapsed, timed
 
@@ -42,50 +44,77 @@ class Display(Protocol):
 
 
 class RunsFailedError(ValueError):
-    """Runs of a study that did not finish: names them, with the end of their output."""
+    """Runs of a study did not finish: names them, with the end of their output."""
 
 
-def run_study(study: StudySpec, folder: Path, display: Display) -> None:
+def run_study(study: StudySpec, folder: Path, display: Display) -> list[RunState]:
     """Run or continue the study in `folder`, up to the measured error of its prediction.
+
+    Returns the runs that it went on without, because they failed as often as the recipe allows; study.json names them.
 
     Raises:
         ValueError: the folder holds something else, or the recipe cannot be carried out with this data.
-        FolderInUseError: another process runs a study in the folder.
-        RunsFailedError: a run failed; its folder says why.
+        FolderInUseError: another process, on this machine or another, runs a study in the folder.
+        RunsFailedError: so many runs failed that no prediction can be made.
+        ImportError: the package of the recipe's executor is not installed.
     """
     check_recipe(study)
     check_folder(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    with only_writer(folder):
+    with lease(folder):
         remove_leftovers(folder)
         check_same_recipe(study, folder)
         write_text(folder / "recipe.json", study.model_dump_json(indent=1) + "\n")
-        _run_stages(study, folder, display)
+        return _run_stages(study, folder, display)
 
 
-def _run_stages(study: StudySpec, folder: Path, display: Display) -> None:
+def _run_stages(study: StudySpec, folder: Path, display: Display) -> list[RunState]:
     with timed(folder, "data"):
         data = prepare_data(study, folder, display)
     site = Site(study, folder, data)
     grid = grid_runs(site)
     with timed(folder, "grid") as watch:
-        num_workers = study.num_workers or choose_layout(folder, grid, display.say)
-        run_all(grid, num_workers, "grid", display, watch)
-    write_tables(folder, grid)
-    fits = fit_isoflop(loss_curves(grid), study.budgets_flops)
+        layout = choose_layout(study, folder, grid, display.say)
+        missing = run_all(site, grid, layout, "grid", display=display, watch=watch)
+    done = without(grid, missing)
+    write_tables(folder, done)
+    write_study_record(site, grid, missing)
+    fits = fit_isoflop(loss_curves(done), study.budgets_flops)
     write_json(folder / "laws.json", to_json(fits, DEFAULT_CONVENTION))
     for group, fit in fits.items():
         display.say(f"{group}: {describe_law(fit)}")
-    confirmation = plan_confirmation(site, fits)
+    try:
+        confirmation = plan_confirmation(site, fits, missing)
+    except ValueError as error:
+        raise (RunsFailedError(f"{error}\n{describe_missing(missing)}") if missing else error) from error
     with timed(folder, "confirmation") as watch:
-        run_all(list(confirmation.values()), num_workers, "confirmation", display, watch)
-    write_tables(folder, [*grid, *confirmation.values()])
+        confirming = list(confirmation.values())
+        missing += run_all(site, confirming, layout, "confirmation", display=display, watch=watch)
+    runs = [*grid, *confirming]
+    write_tables(folder, without(runs, missing))
     for group, result in compare(folder, confirmation).items():
         display.say(
             f"{group}: predicted {result['predicted']:.4f}, measured {result['measured_loss']:.4f} nats per token, "
             f"error {result['error_percent']:+.2f} %"
         )
-    write_study_record(study, folder, data, [*grid, *confirmation.values()])
+    write_study_record(site, runs, missing)
+    return missing
+
+
+def without(runs: Sequence[PlannedRun], missing: Sequence[RunState]) -> list[PlannedRun]:
+    """The runs that are not among the missing ones."""
+    names = {state.run.spec.name for state in missing}
+    return [run for run in runs if run.spec.name not in names]
+
+
+def describe_missing(missing: Sequence[RunState]) -> str:
+    """For people: which runs did not finish and why, with the end of their output."""
+    reports = [f"{state.run.folder} ({state.cause}):\n{(state.failure or {}).get('log') or ''}" for state in missing]
+    opening = (
+        f"{len(missing)} run(s) did not finish; the rest is kept, and the same command tries again those that crashed, "
+        "as long as no confirming run has started"
+    )
+    return "\n".join([opening, *(report.rstrip().removesuffix(":") for report in reports)])
 
 
 def planned_runs(study: StudySpec, folder: Path) -> list[RunState]:
@@ -137,9 +166,22 @@ def check_same_recipe(study: StudySpec, folder: Path) -> None:
         )
 
 
+HOW_RUNS_EXECUTE = {
+    "name",
+    "num_workers",
+    "executor",
+    "max_attempts",
+    "gpus_per_run",
+    "nodes_per_run",
+    "ray",
+    "slurm",
+}
+"""Settings of a recipe that may change while its study stands."""
+
+
 def _identity(study: StudySpec) -> dict[str, Any]:
     """What a recipe says of its results: all but its name and how runs execute."""
-    values = study.model_dump(mode="json", exclude={"name", "num_workers"})
+    values = study.model_dump(mode="json", exclude=HOW_RUNS_EXECUTE)
     values["run"] = {key: value for key, value in values["run"].items() if key != "runtime"}
     return values
 
@@ -152,47 +194,65 @@ def prepare_data(study: StudySpec, folder: Path, display: Display) -> TokenData:
     return data
 
 
-def run_all(runs: list[PlannedRun], most_workers: int, stage: str, display: Display, watch: Stopwatch) -> None:
-    """Execute the runs that are not done. Raises RunsFailedError naming those that did not finish."""
-    left = [run for run in runs if read_state(run).status is not Status.DONE]
-    if not left:
-        return
-    display.say(f"{stage}: {len(left)} of {len(runs)} runs to do")
-    # By all runs, not by those left: a run that is continued must get as many threads as it had before.
-    num_workers = worker_count(most_workers, len(runs))
+def run_all(
+    site: Site, runs: list[PlannedRun], layout: Layout, stage: str, *, display: Display, watch: Stopwatch
+) -> list[RunState]:
+    """Execute the runs that are not done; the states of those that failed for good."""
+    states = {run.spec.name: read_state(run) for run in runs}
+    given_up = read_given_up(site.folder) | {
+        name for name, state in states.items() if (state.run.folder / "failure.json").exists()
+    }
+    left = [run for run in runs if states[run.spec.name].status is not Status.DONE and run.spec.name not in given_up]
+    if left:
+        display.say(f"{stage}: {len(left)} of {len(runs)} runs to do")
+        executor = open_executor(site.study, site.folder, layout, len(runs))
 
-    def on_poll() -> None:
-        display.update(stage, [read_state(run) for run in runs], num_workers)
-        watch.save_now_and_then()
+        def on_poll(changed: Sequence[PlannedRun]) -> None:
+            states.update({run.spec.name: read_state(run) for run in changed})
+            display.update(stage, list(states.values()), max(1, len(changed)))
+            watch.save_now_and_then()
 
-    failed = [exit_ for exit_ in execute(left, num_workers, on_poll) if exit_.code != 0]
-    if failed:
-        reports = "\n".join(f"{exit_.run.folder} ({exit_.reason}):\n{log_tail(exit_.run)}" for exit_ in failed)
-        raise RunsFailedError(
-            f"{len(failed)} of {len(left)} runs did not finish; the rest is kept, and the same command tries them "
-            f"again.\n{reports}"
-        )
+        # Threads by all runs, not by those left: a run that is continued must get as many as it had before.
+        threads = layout.threads(len(runs))
+        carry_out(left, Stage(site.folder, executor, threads, site.study.max_attempts, display.say, on_poll))
+    return [state for run in runs if (state := read_state(run)).status is not Status.DONE]
 
 
-def plan_confirmation(site: Site, fits: Mapping[str, IsoflopFit]) -> dict[str, PlannedRun]:
+def read_given_up(folder: Path) -> set[str]:
+    """Names of the runs that a standing prediction was made without: they are not tried again once it is tested."""
+    path = folder / "prediction.json"
+    if not path.exists():
+        return set()
+    prediction = read_json(path)
+    started = any((folder / "runs" / plan["run"] / "run.json").exists() for plan in prediction["groups"].values())
+    return set(prediction.get("missing", ())) if started else set()
+
+
+def plan_confirmation(
+    site: Site, fits: Mapping[str, IsoflopFit], missing: Sequence[RunState] = ()
+) -> dict[str, PlannedRun]:
     """Plan the confirming runs from the laws and put the prediction on disk, before any of them starts.
 
-    A prediction that stands is kept with its date. Raises ValueError when the laws have changed since and a run has
-    already been measured against it: a prediction is never made after the fact.
+    A prediction that stands is kept with its date. Raises ValueError where a group has no laws, or when the laws have
+    changed since and a run has already been measured against it: a prediction is never made after the fact.
     """
     study, data = site.study, site.data
     flops, length = study.confirmation_flops, study.data.sequence_length
     shapes = {model_spec(study, shape).shape(data.vocab_size): shape for shape in study.confirmation.candidates}
     runs, predictions = {}, {}
     for group in study.confirmation.groups:
+        if group not in fits:
+            raise ValueError(f"group {group}: no run of it finished, so that nothing can be predicted")
         plan = plan_run(fits[group], flops, list(shapes), length)
         runs[group] = planned_run(site, "confirmation", group, shapes[plan.shape], flops)
         predictions[group] = plan.record() | {"run": runs[group].spec.name}
-    _write_prediction(site.folder / "prediction.json", predictions, runs)
+    _write_prediction(site.folder / "prediction.json", predictions, runs, missing)
     return runs
 
 
-def _write_prediction(path: Path, predictions: dict[str, Any], runs: Mapping[str, PlannedRun]) -> None:
+def _write_prediction(
+    path: Path, predictions: dict[str, Any], runs: Mapping[str, PlannedRun], missing: Sequence[RunState]
+) -> None:
     if path.exists() and read_json(path)["groups"] == predictions:
         return
     started = [run.spec.name for run in runs.values() if read_state(run).status is not Status.WAITING]
@@ -201,14 +261,18 @@ def _write_prediction(path: Path, predictions: dict[str, Any], runs: Mapping[str
             f"{path}: the laws changed after {', '.join(started)} had started, so this would be no prediction; "
             "move that run's folder away, or run the study in a new folder"
         )
-    write_json(path, {"written_at": datetime.now(UTC).isoformat(timespec="seconds"), "groups": predictions})
+    made_without = {"missing": [state.run.spec.name for state in missing]} if missing else {}
+    written_at = datetime.now(UTC).isoformat(timespec="seconds")
+    write_json(path, {"written_at": written_at, **made_without, "groups": predictions})
 
 
 def compare(folder: Path, confirmation: Mapping[str, PlannedRun]) -> dict[str, dict[str, Any]]:
-    """Measured against predicted loss, per group; written to confirmation.json."""
+    """Measured against predicted loss, per group whose run is done; written to confirmation.json."""
     prediction = read_json(folder / "prediction.json")
     results = {}
     for group, run in confirmation.items():
+        if read_state(run).status is not Status.DONE:
+            continue
         last = read_rows(run.folder / "metrics.jsonl", "validation")[-1]
         predicted = prediction["groups"][group]["loss"]
         results[group] = {
@@ -230,8 +294,9 @@ def write_tables(folder: Path, runs: Sequence[PlannedRun]) -> None:
     write_csv(throughput_rows(runs), folder / "throughput.csv")
 
 
-def write_study_record(study: StudySpec, folder: Path, data: TokenData, runs: Sequence[PlannedRun]) -> None:
-    """study.json: what was studied, on what machine, how long it took."""
+def write_study_record(site: Site, runs: Sequence[PlannedRun], missing: Sequence[RunState]) -> None:
+    """study.json: what was studied, on what machine, how long it took, which runs are missing and why."""
+    study, folder, data = site.study, site.folder, site.data
     elapsed = read_elapsed(folder)
     train = data.split("train")
     record = {
@@ -243,6 +308,8 @@ def write_study_record(study: StudySpec, folder: Path, data: TokenData, runs: Se
         "sequence_length": study.data.sequence_length,
         "machine": machine_facts(runs),
         "num_runs": len(runs),
+        "executor": study.executor,
+        "missing": [state.missing_record() for state in missing],
         "elapsed_seconds": elapsed | {"total": sum(elapsed.values())},
         "data": {
             "source": study.data.source,

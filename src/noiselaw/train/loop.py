@@ -153,7 +153,9 @@ def check_folder(folder: Path, fingerprint: str) -> None:
                 "choose another --out or restore the settings it was made with"
             )
         return
-    if folder.exists() and any(not item.name.startswith(("spec.json", "log.txt", ".")) for item in folder.iterdir()):
+    if folder.exists() and any(
+        not item.name.startswith(("spec.json", "log.txt", "attempts.json", ".")) for item in folder.iterdir()
+    ):
         raise RunFolderError(f"{folder}: is not empty and holds no run; choose an empty or new folder for --out")
 
 

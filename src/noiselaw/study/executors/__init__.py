@@ -1,1 +1,1 @@
-"""Where runs execute. State lives in the run folders, so an executor can die at any time."""
+"""Where runs execute: this machine, a Ray cluster, a Slurm cluster. One small protocol for all (`protocol.py`)."""
