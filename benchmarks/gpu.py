@@ -24,6 +24,7 @@ from torch import Tensor
 from noiselaw.accounting import flops_per_token, head_flops_per_token
 from noiselaw.data.order import step_generator
 from noiselaw.head import vocabulary_loss
+from noiselaw.specs import Recompute
 from noiselaw.train.machine import matmul_flops_per_second
 from noiselaw.train.step import Training, head_targets, train_step
 
@@ -42,7 +43,7 @@ class Case:
     batch: int
     """Sequences of a step."""
     micro_batch: int
-    recompute: bool = False
+    recompute: Recompute = "none"
     length: int = 2048
     vocab_size: int = 131072
     least_utilisation: float | None = None
@@ -54,9 +55,9 @@ CASES = {
     "85m": Case(12, 768, 12, 32, 32),
     "201m": Case(16, 1024, 16, 32, 16, least_utilisation=0.50),
     "567m": Case(20, 1536, 12, 32, 8, least_utilisation=0.50),
-    "3b": Case(18, 3072, 24, 16, 8, recompute=True, least_utilisation=0.50),
-    "10b, 8 of 34 layers": Case(8, 4608, 36, 16, 8, recompute=True),
-    "smoke": Case(2, 64, 1, 2, 1, recompute=True, length=64, vocab_size=512),
+    "3b": Case(18, 3072, 24, 16, 8, recompute="full", least_utilisation=0.50),
+    "10b, 8 of 34 layers": Case(8, 4608, 36, 16, 8, recompute="full"),
+    "smoke": Case(2, 64, 1, 2, 1, recompute="full", length=64, vocab_size=512),
 }
 GPU_CASES = [name for name in CASES if name != "smoke"]
 MOST_OF_PRODUCTS = 1.3
@@ -105,7 +106,7 @@ def measure(case: Case, objective: str, device: torch.device) -> Found:
         device=device.type,
         compile=device.type == "cuda",
         micro_batch_sequences=case.micro_batch,
-        recompute_blocks=case.recompute,
+        parallel={"recompute": case.recompute},
     )
     step = 0
     live = []

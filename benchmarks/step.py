@@ -133,6 +133,8 @@ def claims_of(best: dict[str, float]) -> list[Claim]:
             Claim(f"step, {name}: x published compiled", compiled / best[name], 2.0, at_most=False)
             for name in ("float32", "float32, compiled blocks")
         ]
+        share = best["products alone, bfloat16"] / best["bfloat16, compiled blocks"]
+        claims.append(Claim("step, bfloat16, compiled blocks: bare products / step", share, 0.6, at_most=False))
     return claims
 
 
@@ -159,7 +161,8 @@ def main() -> None:
     }
     if not arguments.skip_compile:
         jobs["published, compiled float32"] = published_job(plain, compiled=True)
-        jobs["float32, compiled blocks"] = step_job(training_of(arguments, "float32", compiled=True), library)
+        for name in ("float32", "bfloat16"):
+            jobs[f"{name}, compiled blocks"] = step_job(training_of(arguments, name, compiled=True), library)
     jobs["products alone, float32"] = products_job(arguments, torch.float32, library)
     jobs["products alone, bfloat16"] = products_job(arguments, torch.bfloat16, library)
     for name, job in jobs.items():

@@ -1,4 +1,5 @@
 import errno
+import fcntl
 import os
 import subprocess
 import sys
@@ -11,6 +12,7 @@ from noiselaw.files import (
     FolderInUseError,
     only_writer,
     read_json,
+    read_record,
     remove_leftovers,
     write_atomically,
     write_json,
@@ -67,6 +69,28 @@ def test_leftovers_of_killed_writers_are_removed(tmp_path):
     remove_leftovers(tmp_path)
     remove_leftovers(tmp_path / "absent")
     assert sorted(item.name for item in tmp_path.iterdir()) == [".hidden", "kept.json"]
+
+
+def test_a_writer_clears_what_a_killed_one_left_of_the_same_file_and_no_living_ones(tmp_path):
+    for name in (".a.txt.1.tmp", ".b.txt.1.tmp", ".a.txt.2.tmp"):
+        (tmp_path / name).write_text("half", encoding="utf-8")
+    with (tmp_path / ".a.txt.2.tmp").open("rb") as living:
+        fcntl.flock(living, fcntl.LOCK_EX)
+        write_text(tmp_path / "a.txt", "whole")
+    assert sorted(item.name for item in tmp_path.iterdir()) == [".a.txt.2.tmp", ".b.txt.1.tmp", "a.txt"]
+
+
+def test_a_record_lacks_nothing_that_is_asked_for(tmp_path):
+    path = tmp_path / "a.json"
+    write_json(path, {"x": 1})
+    assert read_record(path, "x") == {"x": 1}
+    with pytest.raises(ValueError, match=r"a\.json: damaged \(lacks y, z\); delete it or restore it"):
+        read_record(path, "x", "y", "z")
+    write_json(path, [1])
+    with pytest.raises(ValueError, match=r"damaged \(lacks x\)"):
+        read_record(path, "x")
+    with pytest.raises(ValueError, match=r"damaged \(lacks an object\)"):
+        read_record(path)
 
 
 def test_damaged_json_is_named(tmp_path):

@@ -6,6 +6,7 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
+from noiselaw.cli.overrides import set_dotted
 from noiselaw.specs import (
     NOISE_SHIFTS,
     ModelSpec,
@@ -15,7 +16,6 @@ from noiselaw.specs import (
     SpecError,
     parse_spec,
     read_mapping,
-    set_dotted,
 )
 
 VALUES = {

@@ -1,12 +1,13 @@
 """Writing files so that nothing on disk is ever half-written: write beside, fsync, rename; one writer a folder."""
 
 import fcntl
+import glob
 import json
 import os
 import shutil
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -51,20 +52,25 @@ def unwritable(path: Path, error: OSError) -> OSError:
 
 
 def remove_leftovers(folder: Path) -> None:
-    """Delete what killed processes left of files they were writing into `folder`. For its only writer."""
+    """Delete what killed processes left of files and folders they were writing into `folder`. For its only writer."""
     for path in folder.glob(".*.tmp"):
-        path.unlink(missing_ok=True)
+        if path.is_dir():
+            shutil.rmtree(path)
+        else:
+            path.unlink(missing_ok=True)
 
 
 def write_atomically(path: Path, write: Callable[[BinaryIO], object]) -> None:
     """Let `write` fill a temporary file beside `path`, force it to disk, then rename it over `path`.
 
     A crash, a kill or a full disk leaves the old content of `path` untouched. Raises OSError as the system reports it,
-    with the path named; the temporary file is removed.
+    with the path named; the temporary file is removed, and with it what a killed process left of its own.
     """
+    _remove_abandoned(path)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         with temporary.open("wb") as stream:
+            _locked(stream.fileno())
             write(stream)
             stream.flush()
             os.fsync(stream.fileno())
@@ -76,6 +82,14 @@ def write_atomically(path: Path, write: Callable[[BinaryIO], object]) -> None:
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
+
+
+def _remove_abandoned(path: Path) -> None:
+    """Delete temporary files for `path` that no living process writes: those hold a lock."""
+    for temporary in path.parent.glob(f".{glob.escape(path.name)}.*.tmp"):
+        with suppress(OSError), temporary.open("rb") as stream:
+            if _locked(stream.fileno()):
+                temporary.unlink()
 
 
 def write_text(path: Path, text: str) -> None:
@@ -98,6 +112,23 @@ def read_json(path: Path) -> Any:
         raise ValueError(f"{path}: damaged or not JSON ({error}); delete it or restore it") from None
 
 
+def read_record(path: Path, *names: str) -> dict[str, Any]:
+    """Read a JSON object that has values by these names. Raises ValueError naming the file and what it lacks."""
+    record = read_json(path)
+    lacking = [name for name in names if not isinstance(record, dict) or name not in record]
+    if lacking or not isinstance(record, dict):
+        raise ValueError(f"{path}: damaged (lacks {', '.join(lacking) or 'an object'}); delete it or restore it")
+    return record
+
+
+def make_folder(folder: Path) -> None:
+    """Create `folder` and those above it where they are missing. Raises OSError naming it and the remedy."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise unwritable(folder, error) from error
+
+
 @contextmanager
 def new_folder(out: Path) -> Iterator[Path]:
     """A folder beside `out` that takes its place when all went well, and vanishes otherwise.
@@ -105,9 +136,8 @@ def new_folder(out: Path) -> Iterator[Path]:
     What a killed process left of it is cleared first; a lock keeps two living processes apart.
     """
     out = out.resolve()
-    out.parent.mkdir(parents=True, exist_ok=True)
     temporary = out.with_name(f".{out.name}.partial")
-    temporary.mkdir(exist_ok=True)
+    make_folder(temporary)
     with only_writer(temporary):
         try:
             for leftover in temporary.iterdir():

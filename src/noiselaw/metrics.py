@@ -26,18 +26,13 @@ def read_rows(path: Path, kind: str | None = None) -> list[Row]:
     """
     if not path.exists():
         return []
-    lines = path.read_text(encoding="utf-8").split("\n")[:-1]
-    try:
-        rows = [json.loads(line) for line in lines if line]
-    except json.JSONDecodeError as error:
-        raise ValueError(
-            f"{path}: damaged ({error}); restore the file, or move its run's folder away and train again"
-        ) from error
+    lines = path.read_bytes().split(b"\n")[:-1]
+    rows = [_parse_row(path, line) for line in lines if line]
     return rows if kind is None else [row for row in rows if row["kind"] == kind]
 
 
 def read_latest(path: Path) -> dict[str, Row]:
-    """The last whole row of each kind, found from the end: for looking at a run while it trains."""
+    """The last whole row of each kind, found from the end: for looking at a run while it trains. Raises as above."""
     if not path.exists() or not path.stat().st_size:
         return {}
     latest = {}
@@ -46,8 +41,20 @@ def read_latest(path: Path) -> dict[str, Row]:
         for kind in KINDS:
             start = content.rfind(_row_start(kind), 0, end)
             if start >= 0:
-                latest[kind] = json.loads(content[start : content.find(b"\n", start)])
+                latest[kind] = _parse_row(path, content[start : content.find(b"\n", start)])
     return latest
+
+
+def _parse_row(path: Path, line: bytes) -> Row:
+    """One line of the table. Raises ValueError naming the file where it is none."""
+    try:
+        row = json.loads(line)
+        fault = None if isinstance(row, dict) and row["kind"] in KINDS and row["step"] >= 0 else "no row of metrics"
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        row, fault = {}, f"{type(error).__name__}: {error}"
+    if fault:
+        raise ValueError(f"{path}: damaged ({fault}); restore the file, or move its run's folder away and train again")
+    return row
 
 
 def _row_start(kind: str) -> bytes:

@@ -13,9 +13,19 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Self, TypeVar
 
 import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 from noiselaw.accounting import ModelShape
+from noiselaw.specfaults import describe_fault
 from noiselaw.words import nearest_name
 
 NOISE_SHIFTS: dict[str, float] = {
@@ -31,6 +41,7 @@ AUTOREGRESSIVE = "autoregressive"
 
 Float32Products = Literal["auto", "torch", "onednn"]
 HeadKernel = Literal["auto", "torch", "native"]
+Recompute = Literal["none", "selective", "full"]
 
 
 class Spec(BaseModel):
@@ -39,11 +50,49 @@ class Spec(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", ser_json_inf_nan="strings", use_attribute_docstrings=True)
 
 
-class DataSpec(Spec):
+def plain_name(name: str) -> str:
+    """`name` again. Raises ValueError where, taken for a file's, it would lead elsewhere than into the folder."""
+    if Path(name).name != name or name == "..":
+        raise ValueError("must be a plain file name inside the folder, without any /")
+    return name
+
+
+PlainName = Annotated[str, AfterValidator(plain_name)]
+"""Names that files and folders get."""
+
+
+class SourceSpec(Spec):
+    """One source of a mixture."""
+
     path: Path
     """Folder written by `noiselaw data prepare`."""
+    weight: float = Field(gt=0, allow_inf_nan=False)
+    """Its sequences in proportion to those of the other sources."""
+
+
+class DataSpec(Spec):
+    path: Path | None = None
+    """Folder written by `noiselaw data prepare`."""
+    sources: list[SourceSpec] = []
+    """In place of `path`: several folders of one tokenizer, mixed by weight, each with its own passes."""
     sequence_length: int = Field(gt=1)
     """Tokens per training sequence (T)."""
+    unique_tokens: int | None = Field(default=None, gt=0)
+    """Train on so many tokens' worth of sequences, drawn by the seed, again and again; None takes all there are."""
+
+    @model_validator(mode="after")
+    def _path_or_sources(self) -> Self:
+        if (self.path is None) == (not self.sources):
+            raise ValueError("give either path (one folder) or sources (a list of path and weight)")
+        twice = next((str(path) for index, path in enumerate(self.paths) if path in self.paths[:index]), None)
+        if twice is not None:
+            raise ValueError(f"sources names {twice} twice; give it the sum of the weights")
+        return self
+
+    @property
+    def paths(self) -> tuple[Path, ...]:
+        """The folders, one or more."""
+        return tuple(source.path for source in self.sources) if self.path is None else (self.path,)
 
 
 class ModelSpec(Spec):
@@ -229,6 +278,19 @@ class ValidationSpec(Spec):
     decades: float = Field(default=1.5, gt=0)
 
 
+class ParallelSpec(Spec):
+    """How the processes that torchrun starts share one run, and what its blocks keep for the backward pass."""
+
+    tensor: int = Field(default=1, gt=0)
+    """Processes that share every matrix (tensor parallel), neighbours on one machine; it must divide num_heads."""
+    replicas: int = Field(default=1, gt=0)
+    """Groups that hold the whole model each, say one a node, and sum their gradients (HSDP); the processes of a group
+    hold equal shards of it (FSDP)."""
+    recompute: Recompute = "none"
+    """What the backward pass computes again (activation checkpointing). full: all but each block's input, for a third
+    more of the blocks' work; selective: all but matrix products and attention."""
+
+
 class RuntimeSpec(Spec):
     """Where and how a run executes. None of it enters the fingerprint."""
 
@@ -241,16 +303,17 @@ class RuntimeSpec(Spec):
     fastest among those whose measured error is that of float32."""
     compile: bool = False
     """Compile each transformer block."""
-    recompute_blocks: bool = False
-    """Keep only the input of each transformer block for the backward pass and compute the rest again: a fraction of
-    the memory for a third more of the blocks' work (activation checkpointing)."""
+    parallel: ParallelSpec = ParallelSpec()
     micro_batch_sequences: int | None = Field(default=None, gt=0)
-    """Sequences per forward pass; None takes the whole batch at once. Gradients accumulate."""
+    """Sequences per forward pass; None takes all of the process's share of the batch. Gradients accumulate."""
     head_chunk_tokens: int | None = Field(default=None, gt=0)
     """Tokens whose logits are alive at one time; None takes as many as fit 256 MiB (1 GiB on a GPU)."""
     head_kernel: HeadKernel = "auto"
     """Who computes what lies between the head's matrix products: native, compiled for this machine on first use; torch,
     its operators, several times slower; auto, native where the machine can."""
+    prefetch_batches: int | None = Field(default=None, ge=0)
+    """Batches a thread reads ahead of the step; 0 reads each when it is needed. None: 2 for a GPU, 0 for a CPU, whose
+    cores the thread would share."""
     checkpoint_every_seconds: float = Field(default=60.0, ge=0)
     keep_checkpoints: int = Field(default=2, gt=0)
     tensorboard: bool = False
@@ -259,7 +322,7 @@ class RuntimeSpec(Spec):
 class RunSpec(Spec):
     """One training run: everything needed to repeat it."""
 
-    name: str = "run"
+    name: PlainName = "run"
     seed: int = Field(default=0, ge=0)
     data: DataSpec
     model: ModelSpec
@@ -270,7 +333,8 @@ class RunSpec(Spec):
     optimizer: OptimizerSpec = OptimizerSpec()
     schedule: ScheduleSpec
     precision: Literal["float32", "bfloat16"] = "float32"
-    """Precision of matrix products: bfloat16 means autocast over float32 master weights."""
+    """Precision of matrix products: bfloat16 means autocast over float32 master weights, gathered in bfloat16 where
+    several processes share the model."""
     validation: ValidationSpec = ValidationSpec()
     runtime: RuntimeSpec = RuntimeSpec()
 
@@ -288,9 +352,11 @@ class RunSpec(Spec):
         Data and initial weights enter by their content (`data_fingerprint`, from the manifest, and
         `weights_fingerprint` where the run starts from a model), so moving a folder changes nothing.
         """
-        places = {"data": {"path"}, "init": {"weights"}}
+        places = {"data": {"path", "sources"}, "init": {"weights"}}
         identity = self.model_dump(mode="json", exclude={"name": True, "runtime": True, **places})
         identity["data"]["content"] = data_fingerprint
+        if self.data.unique_tokens is None:
+            del identity["data"]["unique_tokens"]  # a setting that runs of earlier releases did not have
         if weights_fingerprint is not None:
             identity["init"]["content"] = weights_fingerprint
         return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:16]
@@ -302,6 +368,9 @@ class SpecError(ValueError):
 
 S = TypeVar("S", bound=Spec)
 
+MOST_FAULTS = 20
+"""Named in one message."""
+
 
 def parse_spec(spec_class: type[S], values: Mapping[str, Any], origin: str) -> S:
     """Check `values` against `spec_class`; `origin` (a file, the command line) opens the error message.
@@ -311,54 +380,10 @@ def parse_spec(spec_class: type[S], values: Mapping[str, Any], origin: str) -> S
     try:
         return spec_class.model_validate(values)
     except ValidationError as error:
-        faults = "\n".join(f"  {_describe(fault, spec_class)}" for fault in error.errors())
-        raise SpecError(f"{origin}:\n{faults}") from error
-
-
-def _describe(fault: Any, spec_class: type[Spec]) -> str:
-    path, known = _resolve(spec_class, [str(part) for part in fault["loc"]])
-    field = ".".join(path)
-    if fault["type"] == "extra_forbidden":
-        return f"{field}: unknown key{nearest_name(path[-1], known)}; known here: {', '.join(sorted(known))}"
-    if fault["type"] == "missing":
-        return f"{field}: missing"
-    if fault["type"] == "union_tag_invalid":
-        tag, tags = fault["ctx"]["tag"], [expected.strip("'") for expected in fault["ctx"]["expected_tags"].split(", ")]
-        return f"{field}.kind: unknown {tag!r}{nearest_name(tag, tags)}; known: {', '.join(tags)}"
-    if fault["type"] == "union_tag_not_found":
-        return f"{field}.kind: missing"
-    if fault["type"] == "literal_error" and isinstance(fault["input"], str):
-        return f"{field}: {fault['msg']} (got {fault['input']!r}{_nearest_literal(fault)})"
-    return f"{field}: {fault['msg'].removeprefix('Value error, ')} (got {fault['input']!r})"
-
-
-def _nearest_literal(fault: Any) -> str:
-    known = fault["ctx"]["expected"].replace(" or ", ", ").split(", ")
-    return nearest_name(fault["input"], [name.strip("'") for name in known])
-
-
-def _resolve(spec_class: type[Spec], location: list[str]) -> tuple[list[str], set[str]]:
-    """The keys in a fault's `location`, without the tags that pydantic puts in where kinds fork, and the names of the
-    settings valid beside the last of them.
-    """
-    path, classes, known = [], [spec_class], set[str]()
-    for part in location:
-        tagged = [cls for cls in classes if "kind" in cls.model_fields and cls.model_fields["kind"].default == part]
-        if tagged and len(classes) > 1:
-            classes = tagged
-            continue
-        known = {name for cls in classes for name in cls.model_fields}
-        fields = [cls.model_fields[part].annotation for cls in classes if part in cls.model_fields]
-        classes = [cls for annotation in fields for cls in spec_classes(annotation)] or classes
-        path.append(part)
-    return path, known
-
-
-def spec_classes(annotation: Any) -> list[type[Spec]]:
-    """The specs that a field of this annotation may hold."""
-    if isinstance(annotation, type) and issubclass(annotation, Spec):
-        return [annotation]
-    return [cls for argument in getattr(annotation, "__args__", ()) for cls in spec_classes(argument)]
+        found = error.errors()
+        faults = [describe_fault(fault, spec_class) for fault in found[:MOST_FAULTS]]
+        more = [f"and {len(found) - MOST_FAULTS} faults more"] if len(found) > MOST_FAULTS else []
+        raise SpecError("\n  ".join([f"{origin}:", *faults, *more])) from error
 
 
 def read_mapping(path: Path) -> dict[str, Any]:
@@ -367,22 +392,8 @@ def read_mapping(path: Path) -> dict[str, Any]:
         values = yaml.safe_load(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise SpecError(f"{path}: no such file") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except (yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError: no UTF-8, a 13th month
         raise SpecError(f"{path}: not readable as YAML or JSON: {error}") from None
     if not isinstance(values, dict):
         raise SpecError(f"{path}: expected a mapping of settings, found {type(values).__name__}")
     return values
-
-
-def set_dotted(values: dict[str, Any], key: str, value: Any) -> None:
-    """Set `values["a"]["b"] = value` for key "a.b"; dashes count as underscores."""
-    *parents, last = key.replace("-", "_").split(".")
-    for parent in parents:
-        child = values.setdefault(parent, {})
-        if not isinstance(child, dict):
-            raise SpecError(
-                f"{key}: {parent} is {child!r}, not a group of settings; give {parent} whole, as in "
-                f"'{{{last}: {value}}}'"
-            )
-        values = child
-    values[last] = value

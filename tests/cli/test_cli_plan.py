@@ -165,7 +165,7 @@ def test_the_written_spec_is_what_train_accepts(run, tmp_path, words):
     if words:
         assert spec.runtime.micro_batch_sequences == plan["resources"]["micro_batch_sequences"]
         assert 48 % spec.runtime.micro_batch_sequences == 0
-        assert spec.runtime.recompute_blocks is plan["resources"]["checkpointing"]
+        assert (spec.runtime.parallel.recompute == "full") is plan["resources"]["checkpointing"]
     assert path.read_text(encoding="utf-8").startswith("# Planned from the laws of arXiv 2512.10858")
     assert f"noiselaw train {path}" in printed.err
 

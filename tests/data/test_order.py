@@ -1,10 +1,21 @@
 """The order of sequences and the random numbers are pure functions of (seed, step)."""
 
+import tracemalloc
+
 import numpy as np
 import pytest
 import torch
 
-from noiselaw.data.order import _block, permuted, sequence_indices, step_generator
+from noiselaw.data.order import (
+    BLOCK,
+    Order,
+    _block,
+    _feistel,
+    batch_positions,
+    permuted,
+    sequence_indices,
+    step_generator,
+)
 
 
 def stream(seed: int, num_batches: int, batch: int, num_sequences: int) -> np.ndarray:
@@ -89,3 +100,47 @@ def test_blocks_are_the_permutation_looked_up_in_pieces(monkeypatch):
     batches = [sequence_indices(5, step, 12, size) for step in range(4 * size // 12)]
     _block.cache_clear()
     np.testing.assert_array_equal(np.concatenate(batches), whole[: 12 * len(batches)])
+
+
+@pytest.mark.parametrize("num_unique", [500_000_000, 300_000_000])
+def test_five_hundred_million_sequences_need_no_index(num_unique: int, monkeypatch):
+    """A batch far into training looks up a few blocks and holds a few of them, however many sequences there are."""
+    num_sequences, batch = 500_000_000, 512
+    looked_up = []
+
+    def counted(indices: np.ndarray, size: int, key: str) -> np.ndarray:
+        looked_up.append(len(indices))
+        return permuted(indices, size, key)
+
+    monkeypatch.setattr("noiselaw.data.order.permuted", counted)
+    _block.cache_clear()
+    order = Order("0", num_sequences, num_unique)
+    steps = [0, 10**6, 3 * 10**6, 10**9]
+    tracemalloc.start()
+    batches = [order.indices(batch_positions(step, batch)) for step in steps]
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    per_batch = 2 if num_unique == num_sequences else 4  # blocks a batch may straddle, looked up once or twice
+    assert sum(looked_up) <= per_batch * len(steps) * BLOCK
+    assert peak < 40 * BLOCK * 8
+    for indices in batches:
+        assert len(set(indices.tolist())) == batch
+        assert indices.min() >= 0
+        assert indices.max() < num_sequences
+        # Spread over the whole range: halves and sixteenths come about equally often.
+        assert np.bincount(indices * 16 // num_sequences, minlength=16).max() < 80
+
+
+def test_cycle_walking_costs_a_constant_factor(monkeypatch):
+    """Numbers outside are sent through again: on average less than four times even where that is most often."""
+    sent = []
+
+    def counted(values: np.ndarray, half_bits: int, round_keys: list[int]) -> np.ndarray:
+        sent.append(len(values))
+        return _feistel(values, half_bits, round_keys)
+
+    monkeypatch.setattr("noiselaw.data.order._feistel", counted)
+    for size in (2**28 + 1, 500_000_000, 2**30):
+        sent.clear()
+        permuted(np.arange(20_000), size, "key")
+        assert sum(sent) < 4.2 * 20_000

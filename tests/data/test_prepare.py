@@ -81,7 +81,12 @@ def test_a_finished_folder_is_left_alone(corpus: Path, tmp_path: Path):
     calls = []
     prepare([str(corpus)], out, **SETTINGS, observer=lambda *call: calls.append(call))
     assert calls[-1][1] == calls[-1][2]
-    assert list(dict.fromkeys(stage for stage, _, _ in calls)) == ["reading", "training the tokenizer", "encoding"]
+    assert list(dict.fromkeys(stage for stage, _, _ in calls)) == [
+        "reading",
+        "training the tokenizer",
+        "encoding",
+        "writing shards",
+    ]
     before = {path: path.stat().st_mtime_ns for path in (out, *out.iterdir())}
     calls.clear()
     prepare([str(corpus)], out, **SETTINGS, observer=lambda *call: calls.append(call))

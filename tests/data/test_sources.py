@@ -9,14 +9,17 @@ import pyarrow.parquet as pq
 import pytest
 import zstandard
 
-from noiselaw.data.sources import ReadOptions, find_files, read_documents
+from noiselaw.data.parts import cut_parts
+from noiselaw.data.readers import ReadOptions, read_documents
+from noiselaw.data.sources import find_files
 
 SEPARATOR = "<|endoftext|>"
 
 
 def read(*sources: Path | str, **options) -> list[str]:
-    files = find_files([str(source) for source in sources])
-    return [document.text for document in read_documents(files, ReadOptions(**options))]
+    choice = ReadOptions(**options)
+    parts = cut_parts(find_files([str(source) for source in sources]), choice)
+    return [document.text for part in parts for document in read_documents(part.pieces, choice)]
 
 
 def json_lines(texts: list[str], key: str = "text") -> bytes:
@@ -49,7 +52,7 @@ def test_every_format_gives_the_same_documents(name: str, tmp_path: Path, texts:
 
 @pytest.mark.parametrize("compress", [lambda content: content, gzip.compress, zstandard.compress])
 def test_separator_cuts_a_text_file(compress, tmp_path: Path, texts: list[str], monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr("noiselaw.data.sources.READ_BYTES", 7)  # separators straddle blocks
+    monkeypatch.setattr("noiselaw.data.readers.READ_BYTES", 7)  # separators straddle blocks
     suffix = {gzip.compress: ".gz", zstandard.compress: ".zst"}.get(compress, "")
     path = tmp_path / f"all.txt{suffix}"
     path.write_bytes(compress(SEPARATOR.join(texts).encode()))
@@ -61,8 +64,7 @@ def test_separator_cuts_a_text_file(compress, tmp_path: Path, texts: list[str], 
 def test_progress_adds_up_to_the_files(name: str, tmp_path: Path, texts: list[str]):
     WRITERS[name](tmp_path / name, texts)
     files = find_files([str(tmp_path / name)])
-    read_bytes = sum(document.disk_bytes for document in read_documents(files, ReadOptions()))
-    assert read_bytes == sum(file.size for file in files)
+    assert sum(part.size for part in cut_parts(files, ReadOptions())) == sum(file.size for file in files)
 
 
 def test_other_column(tmp_path: Path):
@@ -92,13 +94,14 @@ def test_half_a_surrogate_pair_is_not_text(tmp_path: Path):
 
 def test_python_source_is_the_standard_library():
     files = find_files(["python"])
-    names = [file.path.name for file in files]
+    paths = [Path(file.address) for file in files]
+    names = [path.name for path in paths]
     assert {"os.py", "dataclasses.py", "LICENSE.txt"} <= set(names)
-    assert not any("site-packages" in file.path.parts for file in files)
-    assert {file.path.suffix for file in files} <= {".py", ".txt", ".rst", ".md"}
+    assert not any("site-packages" in path.parts for path in paths)
+    assert {path.suffix for path in paths} <= {".py", ".txt", ".rst", ".md"}
     assert sum(file.size for file in files) > 10_000_000
-    assert [file.path.parts for file in files] == sorted(file.path.parts for file in files)
-    contents = [file.path.read_bytes() for file in files]
+    assert [path.parts for path in paths] == sorted(path.parts for path in paths)
+    contents = [path.read_bytes() for path in paths]
     assert len(set(contents)) == len(contents)
 
 

@@ -117,12 +117,14 @@ def test_sample_does_not_depend_on_order_and_keeps_the_cap():
     keyed = [(generator.bytes(8), "x" * int(generator.integers(1, 50))) for _ in range(200)]
     sample = sample_texts(keyed, 1000)
     assert sample == sample_texts(reversed(keyed), 1000)
-    assert sum(map(len, sample)) <= 1000
+    assert sum(len(text) for _, text in sample) <= 1000
     assert len(sample_texts(keyed, 10**9)) == 200
-    smallest = [text for _, text in sorted(keyed)]
+    smallest = sorted(keyed)
     assert sample == smallest[: len(sample)]
-    assert sum(map(len, smallest[: len(sample) + 1])) > 1000
+    assert sum(len(text) for _, text in smallest[: len(sample) + 1]) > 1000
+    parts = [sample_texts(keyed[start : start + 70], 1000) for start in range(0, 200, 70)]
+    assert sample == sample_texts([pair for part in parts for pair in part], 1000)
 
 
 def test_sample_of_one_long_text_is_its_beginning():
-    assert sample_texts([(b"a", "0123456789")], 4) == ["0123"]
+    assert sample_texts([(b"a", "0123456789")], 4) == [(b"a", "0123")]

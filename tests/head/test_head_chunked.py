@@ -98,10 +98,11 @@ def test_bfloat16_within_its_budget_at_every_noise_level(noise: str, kernel: str
 
 @pytest.mark.parametrize("noise", NOISES)
 def test_products_with_the_head(noise: str, kernel: str):
-    """A real head and multiplier, noise levels mixed in one batch."""
-    case = product_case(noise, torch.linspace(-9, 9, 75))
-    assert_same(case, kernel, FLOAT64, value_rtol=1e-10, value_atol=1e-14, gradient=1e-12)
-    assert_same(case, kernel, FLOAT32, value_rtol=1e-5, value_atol=2e-6, gradient=1e-6)
+    """A real head and multipliers, powers of two and others, noise levels mixed in one batch."""
+    for multiplier in (0.75, 0.5):
+        case = replace(product_case(noise, torch.linspace(-9, 9, 75)), multiplier=multiplier)
+        assert_same(case, kernel, FLOAT64, value_rtol=1e-10, value_atol=1e-14, gradient=1e-12)
+        assert_same(case, kernel, FLOAT32, value_rtol=1e-5, value_atol=2e-6, gradient=1e-6)
 
 
 @pytest.mark.parametrize("noise", ["masked", "balanced", "uniform", "unigram"])

@@ -12,7 +12,7 @@ from noiselaw.data.tokenizer import load_tokenizer
 from noiselaw.hub import LoadError, load_model
 from noiselaw.hub.gidd import GiddFormatError
 from noiselaw.sampling import Canvas, autoregressive, blockwise, linear_grid
-from noiselaw.train.checkpoint import CheckpointError, list_checkpoints, read_checkpoint
+from noiselaw.train.checkpoint import CheckpointError, list_checkpoints, read_checkpoint, read_tensors
 
 
 @pytest.fixture
@@ -36,9 +36,9 @@ def published(reference_dir, tmp_path):
 def test_a_run_loads_with_its_weights_and_its_noise(trained_run, name, shift):
     folder = trained_run(name)
     loaded = load_model(folder)
-    newest = read_checkpoint(list_checkpoints(folder / "checkpoints")[-1])
+    newest = read_tensors(read_checkpoint(list_checkpoints(folder / "checkpoints")[-1]))
     for parameter, value in loaded.model.state_dict().items():
-        assert torch.equal(value, newest.tensors[f"model.{parameter}"]), parameter
+        assert torch.equal(value, newest[f"model.{parameter}"]), parameter
     assert loaded.process.mixing.shift == shift
     assert (loaded.process.min_log_snr, loaded.process.max_log_snr) == (-9.0, 9.0)
     assert loaded.sequence_length == 32

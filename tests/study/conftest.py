@@ -1,7 +1,8 @@
 import pytest
 
+from noiselaw.cli.overrides import set_dotted
 from noiselaw.data.shards import open_tokens
-from noiselaw.specs import parse_spec, set_dotted
+from noiselaw.specs import parse_spec
 from noiselaw.study.design import Site, StudySpec
 
 

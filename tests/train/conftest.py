@@ -2,7 +2,8 @@ from pathlib import Path
 
 import pytest
 
-from noiselaw.specs import RunSpec, parse_spec, set_dotted
+from noiselaw.cli.overrides import set_dotted
+from noiselaw.specs import RunSpec, parse_spec
 
 
 @pytest.fixture

@@ -17,7 +17,7 @@ from noiselaw.files import FolderInUseError, only_writer, read_json
 from noiselaw.metrics import read_rows
 from noiselaw.optim.laprop import LaProp
 from noiselaw.train import checkpoint as checkpoint_module
-from noiselaw.train.checkpoint import CheckpointError, list_checkpoints, read_checkpoint
+from noiselaw.train.checkpoint import CheckpointError, list_checkpoints, read_checkpoint, read_tensors
 from noiselaw.train.loop import NonFiniteLossError, RunFolderError, train, validation_steps
 from noiselaw.train.validation import BoundEstimate
 
@@ -91,9 +91,11 @@ def test_kill_at_any_moment_then_continue_is_bit_identical(run_spec, tmp_path, n
     assert not (folder / "result.json").exists()
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
     assert curve(folder) == curve(tmp_path / "whole")
-    whole, killed = (read_checkpoint(list_checkpoints(at / "checkpoints")[-1]) for at in (tmp_path / "whole", folder))
-    assert whole.tensors.keys() == killed.tensors.keys()
-    assert all(torch.equal(whole.tensors[key], killed.tensors[key]) for key in whole.tensors)
+    whole, killed = (
+        read_tensors(read_checkpoint(list_checkpoints(at / "checkpoints")[-1])) for at in (tmp_path / "whole", folder)
+    )
+    assert whole.keys() == killed.keys()
+    assert all(torch.equal(whole[key], killed[key]) for key in whole)
 
 
 def test_interrupt_saves_and_continues(run_spec, tmp_path):
@@ -215,7 +217,7 @@ def test_non_finite_loss_stops_with_a_report_and_keeps_the_last_good_checkpoint(
     for path in list_checkpoints(tmp_path / "run" / "checkpoints"):
         saved = read_checkpoint(path)
         assert saved.step < 15
-        assert all(tensor.isfinite().all() for tensor in saved.tensors.values())
+        assert all(tensor.isfinite().all() for tensor in read_tensors(saved).values())
 
 
 def test_weights_that_overflow_in_the_update_are_never_saved(run_spec, tmp_path, monkeypatch):

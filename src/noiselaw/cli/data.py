@@ -20,6 +20,7 @@ from rich.progress import (
 )
 from rich.table import Table
 
+from noiselaw.data.executors import ExecutorName
 from noiselaw.data.manifest import MANIFEST_NAME, SPLIT_NAMES
 from noiselaw.data.prepare import prepare as prepare_folder
 from noiselaw.data.shards import Split, TokenData, open_tokens
@@ -38,21 +39,31 @@ def prepare(
     validation_fraction: float = 0.05,
     text_column: str = "text",
     separator: str | None = None,
+    tokens_column: str | None = None,
+    workers: int | None = None,
+    executor: ExecutorName = "local",
     quiet: bool = False,
 ) -> None:
     """Turn text into token shards, split into training and held-out documents.
 
-    The same command on finished output checks it and does nothing.
+    The same command on finished output checks it and does nothing; after an interruption it goes on with the parts that
+    are finished. The result does not depend on either, nor on the number of workers.
 
     Args:
         source: Text files, JSON lines (.jsonl, .json), Parquet, each also .gz or .zst but for Parquet; folders of them;
-            or `python`: the sources and documents of the Python standard library on this machine.
+            or `python`: the sources and documents of the Python standard library on this machine. Files and folders may
+            lie at any address that fsspec opens, such as s3://bucket/folder (install its package, here s3fs).
         tokenizer: A tokenizer.json of Hugging Face, the folder that holds it, or bpe:SIZE to train a byte-level BPE on
             the training documents (on a fixed sample of 8 million characters where there are more).
         out: Folder to create.
         validation_fraction: Expected share of documents held out.
         text_column: Parquet column or JSON key that holds the text.
         separator: Cut text files into documents wherever this text occurs, for example "<|endoftext|>".
+        tokens_column: Parquet column that holds lists of token ids in place of text. They must be those of TOKENIZER,
+            and each row is a document.
+        workers: Processes that encode; by default one for each core of this machine, or of the Ray cluster.
+        executor: local: processes on this machine; ray: tasks of the cluster at RAY_ADDRESS, or of one started here
+            (sources and OUT must lie on storage that all its nodes see).
         quiet: No progress bar.
     """
     finished_before = (out / MANIFEST_NAME).is_file()
@@ -64,6 +75,9 @@ def prepare(
             validation_fraction=validation_fraction,
             text_column=text_column,
             separator=separator,
+            tokens_column=tokens_column,
+            workers=workers,
+            executor=executor,
             observer=progress.update,
         )
     state = "already prepared, unharmed; nothing to do" if finished_before else "prepared"
@@ -81,7 +95,7 @@ def inspect(folder: Annotated[Path, tyro.conf.Positional], /, *, documents: int 
         documents: Documents of each split to show.
         json: Print JSON.
     """
-    data = open_tokens(folder)
+    data = open_tokens(folder, verify=True)
     previews = {name: _first_documents(data, data.split(name), documents) for name in SPLIT_NAMES}
     if json:
         manifest = data.manifest.model_dump(mode="json")

@@ -5,7 +5,7 @@ from typing import Any, TypeVar
 
 import yaml
 
-from noiselaw.specs import Spec, SpecError, nearest_name, parse_spec, read_mapping, set_dotted
+from noiselaw.specs import Spec, SpecError, nearest_name, parse_spec, read_mapping
 
 S = TypeVar("S", bound=Spec)
 
@@ -40,9 +40,23 @@ def parse_overrides(words: list[str]) -> list[tuple[str, Any]]:
             value = rest.pop(0)
         try:
             pairs.append((key, yaml.safe_load(value)))
-        except yaml.YAMLError as error:
+        except (yaml.YAMLError, ValueError, RecursionError) as error:
             raise SpecError(f"command line: --{key}: {value!r} is not a value ({error})") from None
     return pairs
+
+
+def set_dotted(values: dict[str, Any], key: str, value: Any) -> None:
+    """Set `values["a"]["b"] = value` for key "a.b"; dashes count as underscores."""
+    *parents, last = key.replace("-", "_").split(".")
+    for parent in parents:
+        child = values.setdefault(parent, {})
+        if not isinstance(child, dict):
+            raise SpecError(
+                f"{key}: {parent} is {child!r}, not a group of settings; give {parent} whole, as in "
+                f"'{{{last}: {value}}}'"
+            )
+        values = child
+    values[last] = value
 
 
 def _check_options(words: list[str], known: list[str]) -> None:

@@ -16,7 +16,7 @@ import numpy as np
 from pydantic import Field, field_validator, model_validator
 
 from noiselaw.files import read_json, write_json
-from noiselaw.specs import Spec, parse_spec
+from noiselaw.specs import PlainName, Spec, parse_spec
 
 FORMAT = "noiselaw-tokens-1"
 MANIFEST_NAME = "manifest.json"
@@ -27,15 +27,8 @@ SPLIT_NAMES: tuple[SplitName, ...] = get_args(SplitName)
 
 
 class FileRecord(Spec):
-    name: str
+    name: PlainName
     sha256: str
-
-    @field_validator("name")
-    @classmethod
-    def _inside_the_folder(cls, name: str) -> str:
-        if Path(name).name != name:
-            raise ValueError("must be a plain file name inside the folder")
-        return name
 
 
 class ShardRecord(FileRecord):
@@ -71,6 +64,8 @@ class Request(Spec):
     validation_fraction: float
     text_column: str
     separator: str | None
+    tokens_column: str | None = None
+    """Where the sources held token ids in place of text."""
     shard_tokens: int
 
 

@@ -6,6 +6,7 @@ outputs beyond the last sequence are sent through again until they fall inside (
 """
 
 import hashlib
+from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
@@ -17,27 +18,50 @@ BLOCK = 4096
 
 
 def sequence_indices(seed: int, step: int, batch_sequences: int, num_sequences: int) -> np.ndarray:
-    """Sequences of the global batch of `step`, int64 [batch_sequences].
+    """Sequences of the global batch of `step`, int64 [batch_sequences], of a single source that is used whole.
 
     The batches cut an endless order of sequences: every epoch visits each of the `num_sequences` once, in a
     permutation of its own that is never held in memory. Ranks take slices of the batch.
     """
-    assert num_sequences > 0, num_sequences
-    positions = step * batch_sequences + np.arange(batch_sequences, dtype=np.int64)
-    epochs, offsets = np.divmod(positions, num_sequences)
-    blocks, places = np.divmod(offsets, BLOCK)
-    indices = np.empty_like(offsets)
-    for epoch, block in np.unique(np.stack([epochs, blocks]), axis=1).T.tolist():
-        here = (epochs == epoch) & (blocks == block)
-        indices[here] = _block(seed, epoch, block, num_sequences)[places[here]]
-    return indices
+    return Order(str(seed), num_sequences, num_sequences).indices(batch_positions(step, batch_sequences))
 
 
-@lru_cache(maxsize=4)
-def _block(seed: int, epoch: int, block: int, num_sequences: int) -> np.ndarray:
+def batch_positions(step: int, batch_sequences: int) -> np.ndarray:
+    """Positions of the batch of `step` in the endless order, int64 [batch_sequences]."""
+    return step * batch_sequences + np.arange(batch_sequences, dtype=np.int64)
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """The endless order of a source's sequences: epochs, each of them all in a permutation of its own."""
+
+    key: str
+    """Names the order: the seed, and of a mixture the source."""
+    num_sequences: int
+    """Those there are."""
+    num_unique: int
+    """Those in use: the first images of a permutation that `key` names, so that smaller subsets lie in larger ones."""
+
+    def indices(self, positions: np.ndarray) -> np.ndarray:
+        """The sequences at `positions` >= 0 of the order, both int64 [n]. Work and memory are O(n + BLOCK)."""
+        assert 0 < self.num_unique <= self.num_sequences, self
+        epochs, offsets = np.divmod(positions, self.num_unique)
+        blocks, places = np.divmod(offsets, BLOCK)
+        indices = np.empty_like(offsets)
+        for epoch, block in np.unique(np.stack([epochs, blocks]), axis=1).T.tolist():
+            here = (epochs == epoch) & (blocks == block)
+            indices[here] = _block(self, epoch, block)[places[here]]
+        return indices
+
+
+@lru_cache(maxsize=64)
+def _block(order: Order, epoch: int, block: int) -> np.ndarray:
     """The sequences at places block * BLOCK and on of an epoch, int64 [BLOCK or what is left]."""
-    offsets = np.arange(block * BLOCK, min((block + 1) * BLOCK, num_sequences), dtype=np.int64)
-    return permuted(offsets, num_sequences, f"{seed}/{epoch}")
+    offsets = np.arange(block * BLOCK, min((block + 1) * BLOCK, order.num_unique), dtype=np.int64)
+    chosen = permuted(offsets, order.num_unique, f"{order.key}/{epoch}")
+    if order.num_unique == order.num_sequences:
+        return chosen
+    return permuted(chosen, order.num_sequences, f"{order.key}/unique")
 
 
 def permuted(indices: np.ndarray, size: int, key: str) -> np.ndarray:

@@ -1,46 +1,23 @@
 """Text to token shards: documents are encoded, each followed by end-of-text, and split into train and validation.
 
-The split goes by document: a hash of a document's text decides, so the same text always falls on the same side and
-copies never straddle the two. The finished folder appears at once, by a rename: a kill leaves either nothing or
-everything. The same sources and arguments give the same bytes.
+Sources are cut into parts, parts are encoded by any number of workers, and the tokens of all parts laid end to end are
+cut into shards. The finished folder appears at once, by a rename; what a kill interrupts goes on where it stood. The
+same sources and arguments give the same bytes, whatever the workers and interruptions.
 """
 
 import hashlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import ExitStack
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
-
-from noiselaw import __version__
-from noiselaw.data.manifest import (
-    FORMAT,
-    MANIFEST_NAME,
-    SPLIT_NAMES,
-    TOKENIZER_NAME,
-    FileRecord,
-    Manifest,
-    Request,
-    SplitName,
-    SplitRecord,
-    read_manifest,
-    token_dtype,
-    write_manifest,
-)
+from noiselaw.data.executors import EXECUTORS, ExecutorName
+from noiselaw.data.manifest import MANIFEST_NAME, Request, read_manifest
+from noiselaw.data.parts import cut_parts
+from noiselaw.data.preparation import Observer, Preparation, fill
+from noiselaw.data.readers import ReadOptions
 from noiselaw.data.shards import TokenData, open_tokens
-from noiselaw.data.sources import Document, ReadOptions, SourceFile, find_files, read_documents
-from noiselaw.data.tokenizer import TextTokenizer, bpe_size, load_tokenizer, sample_texts, tokenizer_file, train_bpe
-from noiselaw.data.writer import SplitWriter
-from noiselaw.files import new_folder, write_text
-
-BPE_SAMPLE_CHARS = 8_000_000
-"""A tokenizer is trained on at most this much text: more changes the merges little and takes longer."""
-BATCH_CHARS = 2_000_000
-"""Text encoded at one time."""
-
-Observer = Callable[[str, int, int | None], None]
-"""Called as work proceeds: the stage, bytes of source files done, bytes in all (None where work has no measure)."""
+from noiselaw.data.sources import PARQUET_SUFFIX, SourceFile, find_files
+from noiselaw.data.tokenizer import bpe_size, tokenizer_file
+from noiselaw.data.workfolder import remove_work, work_folder
 
 
 def prepare(
@@ -51,176 +28,94 @@ def prepare(
     validation_fraction: float = 0.05,
     text_column: str = "text",
     separator: str | None = None,
+    tokens_column: str | None = None,
     shard_tokens: int = 2**26,
+    workers: int | None = 1,
+    executor: ExecutorName = "local",
     observer: Observer | None = None,
 ) -> TokenData:
     """Turn `sources` into the prepared folder `out`, or open `out` where it already answers the same request.
 
     Args:
-        sources: files, folders, or `python` for the standard library (see `sources.find_files`).
+        sources: files or folders, on this machine or at fsspec addresses, or `python` for the standard library (see
+            `sources.find_files`).
         out: folder to create; must not exist or be empty.
         tokenizer: a tokenizer.json or its folder, or bpe:SIZE to train one on the training documents (a fixed sample of
             8 million characters where they are longer).
         validation_fraction: expected share of documents held out.
         text_column: Parquet column or JSON key that holds the text.
         separator: where to cut text files into documents; None makes each file one document.
+        tokens_column: Parquet column that holds lists of token ids, made with `tokenizer`, in place of text.
         shard_tokens: most tokens in one file.
+        workers: processes that encode, or Ray tasks at a time; None takes one for each core, 1 works in this process.
+        executor: who runs them.
         observer: told about progress.
 
     Raises:
         ValueError: unreadable or empty sources, a split without documents, an `out` that holds something else.
-        OSError: `out` cannot be written, for example because the disk is full; nothing is left behind.
+        OSError: `out` cannot be written, for example because the disk is full, or a worker died; finished parts are
+            kept in a hidden folder beside `out`, and the same request continues with them.
     """
-    if not 0 < validation_fraction < 1:
-        raise ValueError(f"validation fraction {validation_fraction} must lie between 0 and 1, for example 0.05")
-    if shard_tokens < 1:
-        raise ValueError(f"shard_tokens {shard_tokens} must be at least 1, for example {2**26}")
-    load, tokenizer_name = _tokenizer_loader(tokenizer)
-    files = [file for file in find_files(sources) if not file.path.resolve().is_relative_to(out.resolve())]
+    options = ReadOptions(text_column, separator, tokens_column)
+    _check(tokenizer, validation_fraction, options, shard_tokens, workers)
+    size_or_file = bpe_size(tokenizer) or tokenizer_file(tokenizer)
+    files = _files(sources, out, options)
     request = Request(
         sources=tuple(sources),
         source_files=len(files),
         source_bytes=sum(file.size for file in files),
-        tokenizer=tokenizer_name,
+        tokenizer=_tokenizer_name(size_or_file),
         validation_fraction=validation_fraction,
         text_column=text_column,
         separator=separator,
+        tokens_column=tokens_column,
         shard_tokens=shard_tokens,
     )
-    if not _is_answered(out, request):
-        corpus = Corpus(files, ReadOptions(text_column, separator), validation_fraction, observer)
-        with new_folder(out) as folder:
-            _write_folder(folder, corpus, load(corpus), request)
+    if _is_answered(out, request):
+        remove_work(out)
+        return open_tokens(out)
+    parts = cut_parts(files, options)
+    with work_folder(out) as work, EXECUTORS[executor](workers, len(parts)) as run:
+        fill(Preparation(request, parts, options, size_or_file, work, run, observer))
     return open_tokens(out)
 
 
-@dataclass(frozen=True, slots=True)
-class SplitDocument:
-    """A document that has text, and the side it falls on."""
-
-    name: str
-    text: str
-    key: bytes
-    """Hash of the text."""
-    split: SplitName
-
-
-@dataclass(frozen=True, slots=True)
-class Corpus:
-    """All documents; can be read more than once and tells its observer how far it is."""
-
-    files: list[SourceFile]
-    options: ReadOptions
-    validation_fraction: float
-    observer: Observer | None
-
-    def documents(self, stage: str) -> Iterator[SplitDocument | None]:
-        """Every document in order; None stands for one without text."""
-        done, total = 0, sum(file.size for file in self.files)
-        any_text = False
-        for document in read_documents(self.files, self.options):
-            has_text = bool(document.text.strip())
-            any_text |= has_text
-            yield self._with_split(document) if has_text else None
-            done += document.disk_bytes
-            if self.observer is not None:
-                self.observer(stage, done, total)
-        if not any_text:
-            raise ValueError(f"the sources hold no text ({len(self.files)} files, {total:,} bytes); name others")
-
-    def _with_split(self, document: Document) -> SplitDocument:
-        key = hashlib.blake2b(document.text.encode(), digest_size=8).digest()
-        held_out = int.from_bytes(key) < self.validation_fraction * 2**64
-        return SplitDocument(document.name, document.text, key, "validation" if held_out else "train")
-
-
-def _tokenizer_loader(tokenizer: str) -> tuple[Callable[[Corpus], TextTokenizer], str]:
-    """How to get the tokenizer once it is needed, and the name under which the request remembers it."""
-    size = bpe_size(tokenizer)
-    if size is not None:
-        return lambda corpus: _train_tokenizer(corpus, size), tokenizer
-    file = tokenizer_file(tokenizer)
-    return lambda _: load_tokenizer(file), hashlib.sha256(file.read_bytes()).hexdigest()
-
-
-def _train_tokenizer(corpus: Corpus, vocab_size: int) -> TextTokenizer:
-    documents = corpus.documents("reading")
-    training = ((document.key, document.text) for document in documents if document and document.split == "train")
-    texts = sample_texts(training, BPE_SAMPLE_CHARS)
-    if corpus.observer is not None:
-        corpus.observer("training the tokenizer", 0, None)
-    return train_bpe(texts, vocab_size)
-
-
-def _write_folder(folder: Path, corpus: Corpus, tokenizer: TextTokenizer, request: Request) -> None:
-    """Fill `folder`; the manifest comes last."""
-    vocab_size = tokenizer.vocab_size
-    num_skipped = 0
-    with ExitStack() as stack:
-        writers: dict[SplitName, SplitWriter] = {
-            name: stack.enter_context(SplitWriter(folder, name, vocab_size, request.shard_tokens))
-            for name in SPLIT_NAMES
-        }
-        for batch in _batches(corpus.documents("encoding")):
-            documents = [document for document in batch if document is not None]
-            num_skipped += len(batch) - len(documents)
-            _write_batch(writers, documents, tokenizer)
-        splits: dict[SplitName, SplitRecord] = {name: _finished(writer, name) for name, writer in writers.items()}
-    text = tokenizer.to_json()
-    write_text(folder / TOKENIZER_NAME, text)
-    manifest = Manifest(
-        format=FORMAT,
-        noiselaw_version=__version__,
-        request=request,
-        dtype=token_dtype(vocab_size),
-        vocab_size=vocab_size,
-        end_of_text_id=tokenizer.end_of_text_id,
-        mask_id=tokenizer.mask_id,
-        empty_id=tokenizer.empty_id,
-        tokenizer=FileRecord(name=TOKENIZER_NAME, sha256=hashlib.sha256(text.encode()).hexdigest()),
-        num_skipped_documents=num_skipped,
-        splits=splits,
-    )
-    write_manifest(folder, manifest)
-
-
-def _batches(documents: Iterable[SplitDocument | None]) -> Iterator[list[SplitDocument | None]]:
-    batch, num_chars = [], 0
-    for document in documents:
-        batch.append(document)
-        num_chars += len(document.text) if document else 0
-        if num_chars >= BATCH_CHARS:
-            yield batch
-            batch, num_chars = [], 0
-    yield batch
-
-
-def _write_batch(
-    writers: dict[SplitName, SplitWriter], documents: list[SplitDocument], tokenizer: TextTokenizer
+def _check(
+    tokenizer: str, validation_fraction: float, options: ReadOptions, shard_tokens: int, workers: int | None
 ) -> None:
-    encoded = tokenizer.encode([document.text for document in documents])
-    for document, ids in zip(documents, encoded, strict=True):
-        if (ids == tokenizer.mask_id).any():
-            raise ValueError(
-                f"{document.name}: its text encodes to the mask token {tokenizer.mask_id}, which noise needs for "
-                f"itself; leave the document out or use another tokenizer"
-            )
-    end = np.array([tokenizer.end_of_text_id])
-    for name, writer in writers.items():
-        here = [index for index, document in enumerate(documents) if document.split == name]
-        if here:
-            ids = np.concatenate([part for index in here for part in (encoded[index], end)])
-            writer.add(ids, len(here), sum(len(documents[index].text.encode()) for index in here))
-
-
-def _finished(writer: SplitWriter, name: SplitName) -> SplitRecord:
-    record = writer.finish()
-    if record is None:
+    if not 0 < validation_fraction < 1:
+        raise ValueError(f"validation fraction {validation_fraction} must lie between 0 and 1, for example 0.05")
+    for name, value, example in (("shard_tokens", shard_tokens, 2**26), ("workers", workers, 2)):
+        if value is not None and value < 1:
+            raise ValueError(f"{name} {value} must be at least 1, for example {example}")
+    if options.tokens_column is None:
+        return
+    if options != ReadOptions(tokens_column=options.tokens_column):
+        raise ValueError("with --tokens-column there is no text: leave --text-column and --separator out")
+    if bpe_size(tokenizer) is not None:
         raise ValueError(
-            f"the {name} split got no document; give more documents, change --validation-fraction, "
-            f"or cut text files into documents with --separator"
+            f"tokenizer {tokenizer!r}: none can be trained on token ids; give the tokenizer.json they were made with"
         )
-    return record
+
+
+def _tokenizer_name(tokenizer: int | Path) -> str:
+    """Under which the request remembers it."""
+    return f"bpe:{tokenizer}" if isinstance(tokenizer, int) else hashlib.sha256(tokenizer.read_bytes()).hexdigest()
+
+
+def _files(sources: Sequence[str], out: Path, options: ReadOptions) -> list[SourceFile]:
+    """The files to read: not what lies in `out`; where token ids are wanted, Parquet only."""
+    inside = out.resolve()
+    found = find_files(sources)
+    files = [file for file in found if file.is_remote or not Path(file.address).resolve().is_relative_to(inside)]
+    if options.tokens_column is None:
+        return files
+    other = next((file for file in files if file.strict and file.format_suffix != PARQUET_SUFFIX), None)
+    files = [file for file in files if file.format_suffix == PARQUET_SUFFIX]
+    if other is not None or not files:
+        place = ", ".join(sources) if other is None else other.address
+        raise ValueError(f"{place}: no Parquet, which --tokens-column needs; name {PARQUET_SUFFIX} files or folders")
+    return files
 
 
 def _is_answered(out: Path, request: Request) -> bool:

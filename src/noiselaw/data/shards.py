@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
+from noiselaw.data.interleaving import ALONE, Interleaving
 from noiselaw.data.manifest import (
     TOKENIZER_NAME,
     FileRecord,
@@ -21,6 +22,8 @@ from noiselaw.data.manifest import (
 )
 
 CHECK_TOKENS = 2**22
+VERIFIED_BYTES = 2**33
+"""A folder of at most this size is read whole each time it is opened: seconds, and no altered bit goes unnoticed."""
 REMEDY = "restore the file or prepare the data again"
 
 
@@ -32,10 +35,25 @@ class Split:
     folder: Path
     record: SplitRecord
     mask_id: int
+    vocab_size: int
     shards: tuple[np.ndarray, ...]
     """Memory-mapped tokens of each file."""
     shard_starts: np.ndarray
     """Position of each shard's first token in the split, int64."""
+
+    @property
+    def sources(self) -> "tuple[Split, ...]":
+        """Itself: a mixture has several."""
+        return (self,)
+
+    @property
+    def interleaving(self) -> Interleaving:
+        return ALONE
+
+    @property
+    def keys(self) -> tuple[str, ...]:
+        """What tells the orders of several sources apart."""
+        return ("",)
 
     @property
     def num_tokens(self) -> int:
@@ -64,7 +82,10 @@ class Split:
         return self.num_tokens // sequence_length
 
     def sequences(self, indices: np.ndarray, sequence_length: int) -> np.ndarray:
-        """Tokens int64 [B, T] of the sequences with these indices [B]; a sequence may span shards."""
+        """Tokens int64 [B, T] of the sequences with these indices [B]; a sequence may span shards.
+
+        Raises ValueError for a token outside the vocabulary.
+        """
         starts = np.asarray(indices, dtype=np.int64) * sequence_length
         inside = starts.size == 0 or (starts.min() >= 0 and starts.max() + sequence_length <= self.num_tokens)
         assert inside, "index outside split"
@@ -79,7 +100,19 @@ class Split:
             tokens[whole] = self.shards[shard][(starts[whole] - self.shard_starts[shard])[:, None] + offsets]
         for row in np.flatnonzero(first != last):
             tokens[row] = self._across_shards(int(starts[row]), sequence_length)
+        if tokens.size and tokens.max() >= self.vocab_size:
+            self._refuse(tokens, starts)
         return tokens
+
+    def _refuse(self, tokens: np.ndarray, starts: np.ndarray) -> None:
+        """Raises ValueError that names the first token of `tokens` [B, T] outside the vocabulary."""
+        row, column = np.argwhere(tokens >= self.vocab_size)[0]
+        position = int(starts[row] + column)
+        shard = int(np.searchsorted(self.shard_starts, position, side="right")) - 1
+        raise ValueError(
+            f"{self.folder / self.record.shards[shard].name}: holds token {tokens[row, column]} at position "
+            f"{position - int(self.shard_starts[shard]):,} but the vocabulary ends at {self.vocab_size - 1}; {REMEDY}"
+        )
 
     def _across_shards(self, start: int, length: int) -> np.ndarray:
         """Tokens [length] from position `start` on, from as many shards as they span."""
@@ -93,7 +126,7 @@ class Split:
 
     def token_frequencies(self) -> np.ndarray:
         """Share of each token, float64 [V]: (count + 1) / sum over all tokens but the mask, which has 0."""
-        weights = np.load(self.folder / self.record.counts.name, allow_pickle=False).astype(np.float64) + 1.0
+        weights = read_array(self.folder / self.record.counts.name, self.mask_id + 1).astype(np.float64) + 1.0
         weights[self.mask_id] = 0.0
         return weights / weights.sum()
 
@@ -136,27 +169,32 @@ class TokenData:
         return self.splits[name]
 
 
-def open_tokens(folder: Path, verify: bool = True) -> TokenData:
-    """Open a prepared folder; `verify` reads every file once and compares checksums and token ids.
+def open_tokens(folder: Path, verify: bool | None = None) -> TokenData:
+    """Open a prepared folder. Sizes and the small files are always checked, and token ids as batches are read.
+
+    `verify` also reads every shard once and compares checksums and token ids; by default where that takes seconds
+    (VERIFIED_BYTES), and not for a corpus of hours: `noiselaw data inspect` does it there.
 
     Raises:
         ValueError: not a prepared folder, a manifest of another format, a file missing, truncated or altered, or a
             token outside the vocabulary.
     """
     manifest = read_manifest(folder)
-    if verify:
-        _check_sum(folder, manifest.tokenizer)
+    if verify is None:
+        num_tokens = sum(record.num_tokens for record in manifest.splits.values())
+        verify = num_tokens * np.dtype(manifest.dtype).itemsize <= VERIFIED_BYTES
+    _check_sum(folder, manifest.tokenizer)
     splits: dict[SplitName, Split] = {name: _open_split(folder, manifest, name, verify) for name in manifest.splits}
     return TokenData(folder, manifest, splits)
 
 
 def _open_split(folder: Path, manifest: Manifest, name: SplitName, verify: bool) -> Split:
     record = manifest.splits[name]
-    if verify:
-        _check_sum(folder, record.counts)
+    _check_sum(folder, record.counts)
     shards = tuple(_open_shard(folder, shard, manifest, verify) for shard in record.shards)
     lengths = np.array([len(shard) for shard in shards], dtype=np.int64)
-    return Split(name, folder, record, manifest.mask_id, shards, np.cumsum(lengths) - lengths)
+    starts = np.cumsum(lengths) - lengths
+    return Split(name, folder, record, manifest.mask_id, manifest.vocab_size, shards, starts)
 
 
 def _open_shard(folder: Path, record: ShardRecord, manifest: Manifest, verify: bool) -> np.ndarray:
@@ -182,6 +220,19 @@ def _check_tokens(path: Path, tokens: np.ndarray, record: ShardRecord, vocab_siz
         raise ValueError(f"{path}: altered since it was prepared (checksum differs); {REMEDY}")
     if largest >= vocab_size:
         raise ValueError(f"{path}: holds token {largest} but the vocabulary ends at {vocab_size - 1}; {REMEDY}")
+
+
+def read_array(path: Path, min_length: int = 1) -> np.ndarray:
+    """A list of at least `min_length` numbers in a .npy file. Raises ValueError naming the file where it is none."""
+    try:
+        values = np.load(path, mmap_mode="r", allow_pickle=False)
+    except (ValueError, EOFError, OSError, OverflowError, SyntaxError) as error:
+        raise ValueError(f"{path}: damaged ({error}); {REMEDY}") from error
+    if not isinstance(values, np.ndarray) or values.ndim != 1 or values.dtype.kind not in "iuf":
+        raise ValueError(f"{path}: damaged (no list of numbers); {REMEDY}")
+    if len(values) < min_length:
+        raise ValueError(f"{path}: damaged ({len(values)} numbers, at least {min_length} expected); {REMEDY}")
+    return np.array(values)
 
 
 def _check_sum(folder: Path, record: FileRecord) -> None:

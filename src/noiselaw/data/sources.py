@@ -1,22 +1,18 @@
-"""Where text comes from: files, folders and the Python standard library, as a lazy stream of documents.
+"""Which files text comes from: files and folders on this machine or at any fsspec address, and the standard library.
 
-A document is a name, its text and the bytes of its file read for it (so progress is known without counting first).
-Text is read, never run.
+Nothing is read here but lists of files.
 """
 
 import hashlib
-import io
-import json
 import os
 import sysconfig
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any, BinaryIO
 
-import pyarrow as pa
-import pyarrow.parquet as pq
+import fsspec
 
 BUILTIN_PYTHON = "python"
 JSON_SUFFIXES = (".jsonl", ".ndjson", ".json")
@@ -28,57 +24,78 @@ PYTHON_DOCUMENT_SUFFIXES = (".rst", ".md", ".txt")
 PYTHON_EXCLUDED = ("site-packages", "dist-packages", "__pycache__", "config-", "_sysconfigdata")
 """Beginnings of names in its folder that are not part of the library, or differ from machine to machine."""
 
-READ_BYTES = 2**20
-
-
-@dataclass(frozen=True, slots=True)
-class Document:
-    name: str
-    text: str
-    """Empty for a file without UTF-8 text."""
-    disk_bytes: int
-    """Bytes of the source file read for this document."""
+VERSION_KEYS = ("ETag", "etag", "checksum", "md5Hash", "mtime", "LastModified", "last_modified", "updated", "created")
+"""Where file systems tell that a file's content is another one."""
 
 
 @dataclass(frozen=True, slots=True)
 class SourceFile:
-    path: Path
+    address: str
+    """A path on this machine, or what fsspec opens, such as s3://bucket/file."""
     size: int
-    """Bytes on disk."""
+    """Bytes as stored; 0 where the place does not tell."""
     strict: bool
     """Named by the user: text that is not UTF-8 is an error, not a file to leave out."""
+    version: str = ""
+    """Another one when the content is another one, as far as the place tells."""
+
+    @property
+    def is_remote(self) -> bool:
+        return is_address(self.address)
+
+    @property
+    def format_suffix(self) -> str:
+        """The suffix that tells the format: `.jsonl` of `a.jsonl.gz`."""
+        suffixes = [suffix.lower() for suffix in PurePosixPath(self.address).suffixes]
+        if suffixes and suffixes[-1] in COMPRESSIONS:
+            suffixes.pop()
+        return suffixes[-1] if suffixes else ""
+
+    @property
+    def codec(self) -> str | None:
+        """The compression of the whole file, in pyarrow's words."""
+        return COMPRESSIONS.get(PurePosixPath(self.address).suffix.lower())
 
 
-@dataclass(frozen=True, slots=True)
-class ReadOptions:
-    text_column: str = "text"
-    """Parquet column or JSON key that holds the text."""
-    separator: str | None = None
-    """Text files are cut into documents wherever this occurs; None makes each file one document."""
+def is_address(source: str) -> bool:
+    """Whether `source` is an fsspec address and not a path."""
+    return "://" in source
 
 
 def find_files(sources: Sequence[str]) -> list[SourceFile]:
-    """The files behind `sources`: paths of files or folders (searched recursively), or `python`. Order is fixed.
+    """The files behind `sources`: files or folders (searched recursively), or `python`. Order is fixed.
 
     Raises:
-        ValueError: no source, a path that does not exist, or nothing to read in one of them.
+        ValueError: no source, a place that does not exist, or nothing to read in one of them.
+        ImportError: an address whose file system is not installed.
     """
     if not sources:
         raise ValueError(f"no source given; name files or folders, or {BUILTIN_PYTHON!r} for the standard library")
     return [file for source in sources for file in _files_of(source)]
 
 
-def read_documents(files: Iterable[SourceFile], options: ReadOptions) -> Iterator[Document]:
-    """Every document of `files`, in order.
+@contextmanager
+def opened(file: SourceFile) -> Iterator[BinaryIO]:
+    """The bytes of a file as they are stored. Raises ValueError where they cannot be read."""
+    try:
+        with fsspec.open(file.address, "rb") if file.is_remote else Path(file.address).open("rb") as stream:
+            yield stream  # pyright: ignore[reportReturnType]
+    except (ValueError, ImportError):
+        raise
+    except Exception as error:
+        # Every remote file system has errors of its own.
+        if isinstance(error, OSError) or file.is_remote:
+            raise damaged(file.address, error) from None
+        raise
 
-    Raises:
-        ValueError: a file that is damaged or lacks the text column; the message names file, place and remedy.
-    """
-    for file in files:
-        yield from _reader(file.path)(file, options)
+
+def damaged(address: str, error: Exception) -> ValueError:
+    return ValueError(f"{address}: cannot be read to its end ({error}); restore the file or leave it out")
 
 
 def _files_of(source: str) -> list[SourceFile]:
+    if is_address(source):
+        return _remote_files(source)
     if source == BUILTIN_PYTHON:
         root = Path(sysconfig.get_path("stdlib"))
         paths = _without_copies(
@@ -87,13 +104,42 @@ def _files_of(source: str) -> list[SourceFile]:
     else:
         root = Path(source).expanduser()
         if root.is_file():
-            return [SourceFile(root, root.stat().st_size, strict=True)]
+            return [_local_file(root, strict=True)]
         if not root.is_dir():
             raise ValueError(f"source {source!r}: no such file or folder; give a path, or {BUILTIN_PYTHON!r}")
         paths = _walk(root)
     if not paths:
         raise ValueError(f"source {source!r}: no files with text in {root}; choose a folder that holds some")
-    return [SourceFile(path, path.stat().st_size, strict=False) for path in paths]
+    return [_local_file(path, strict=False) for path in paths]
+
+
+def _local_file(path: Path, *, strict: bool) -> SourceFile:
+    facts = path.stat()
+    return SourceFile(str(path), facts.st_size, strict, str(facts.st_mtime_ns))
+
+
+def _remote_files(source: str) -> list[SourceFile]:
+    """As `_files_of`, for an address of fsspec."""
+    try:
+        system, root = fsspec.core.url_to_fs(source)
+        # On the web every page looks like a file: there a folder is what ends with a slash.
+        if not source.endswith("/") and system.isfile(root):
+            return [_remote_file(system, root, system.info(root), strict=True)]
+        found = system.find(root, detail=True) if system.isdir(root) else {}
+    except (OSError, ValueError) as error:
+        raise ValueError(f"source {source!r}: cannot be listed ({error}); check the address") from None
+    below = {tuple(path.removeprefix(root).strip("/").split("/")): facts for path, facts in found.items()}
+    shown = {parts: facts for parts, facts in below.items() if not any(part.startswith(".") for part in parts)}
+    if not shown:
+        raise ValueError(f"source {source!r}: no files there; check the address")
+    return [_remote_file(system, facts["name"], facts, strict=False) for _, facts in sorted(shown.items())]
+
+
+def _remote_file(system: Any, path: str, facts: dict[str, Any], *, strict: bool) -> SourceFile:
+    size = facts.get("size")
+    size = system.size(path) if size is None else size
+    version = next((str(facts[key]) for key in VERSION_KEYS if facts.get(key)), "")
+    return SourceFile(system.unstrip_protocol(path), int(size or 0), strict, version)
 
 
 def _walk(root: Path, excluded: tuple[str, ...] = ()) -> list[Path]:
@@ -119,134 +165,3 @@ def _without_copies(paths: Iterable[Path]) -> list[Path]:
     for path in paths:
         by_content.setdefault(hashlib.sha256(path.read_bytes()).digest(), path)
     return list(by_content.values())
-
-
-Reader = Callable[[SourceFile, ReadOptions], Iterator[Document]]
-
-
-def _reader(path: Path) -> Reader:
-    suffix = _format_suffix(path)
-    if suffix == PARQUET_SUFFIX:
-        return _read_parquet
-    return _read_json_lines if suffix in JSON_SUFFIXES else _read_text
-
-
-def _format_suffix(path: Path) -> str:
-    """The suffix that tells the format: `.jsonl` of `a.jsonl.gz`."""
-    suffixes = [suffix.lower() for suffix in path.suffixes]
-    if suffixes and suffixes[-1] in COMPRESSIONS:
-        suffixes.pop()
-    return suffixes[-1] if suffixes else ""
-
-
-@contextmanager
-def _opened(path: Path) -> Iterator[tuple[BinaryIO, BinaryIO]]:
-    """The file as it lies on disk, and its content decompressed. Raises ValueError where it cannot be read."""
-    try:
-        with path.open("rb") as raw:
-            codec = COMPRESSIONS.get(path.suffix.lower())
-            if codec is None:
-                yield raw, raw
-            else:
-                # pyarrow, because zstandard's reader takes a truncated file for a complete one.
-                stream = pa.CompressedInputStream(pa.PythonFile(raw, mode="r"), codec)
-                yield raw, io.BufferedReader(stream)  # pyright: ignore[reportArgumentType]
-    except OSError as error:
-        raise _damaged(path, error) from None
-
-
-def _read_text(file: SourceFile, options: ReadOptions) -> Iterator[Document]:
-    with _opened(file.path) as (raw, stream):
-        text = io.TextIOWrapper(stream, encoding="utf-8", newline="")
-        try:
-            if options.separator is None:
-                content = text.read()
-                is_text = file.strict or "\0" not in content
-                yield Document(str(file.path), content if is_text else "", file.size)
-            else:
-                yield from _cut(text, raw, file.path, options.separator)
-        except UnicodeDecodeError as error:
-            if file.strict:
-                raise ValueError(f"{file.path}: not UTF-8 text ({error}); convert it or leave it out") from None
-            yield Document(str(file.path), "", file.size)
-
-
-def _cut(stream: io.TextIOWrapper, raw: BinaryIO, path: Path, separator: str) -> Iterator[Document]:
-    """The parts of a text between separators, read a block at a time."""
-    rest, index, position = "", 0, 0
-    while block := stream.read(READ_BYTES):
-        *parts, rest = (rest + block).split(separator)
-        for part in parts:
-            position, before = raw.tell(), position
-            yield Document(f"{path}:{index}", part, position - before)
-            index += 1
-    yield Document(f"{path}:{index}", rest, raw.tell() - position)
-
-
-def _read_json_lines(file: SourceFile, options: ReadOptions) -> Iterator[Document]:
-    with _opened(file.path) as (raw, stream):
-        position = 0
-        for number, line in enumerate(stream, start=1):
-            position, before = raw.tell(), position
-            if line.strip():
-                name = f"{file.path}:{number}"
-                yield Document(name, _json_text(line, name, options.text_column), position - before)
-
-
-def _json_text(line: bytes, name: str, key: str) -> str:
-    try:
-        record = json.loads(line)
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f"{name}: not JSON ({error}); expected one JSON object per line") from None
-    if not isinstance(record, dict):
-        raise ValueError(  # noqa: TRY004 (a fault of the data, not of the program)
-            f"{name}: a JSON {type(record).__name__}; expected one JSON object per line"
-        )
-    if key not in record:
-        raise ValueError(f"{name}: no key {key!r}; keys there: {', '.join(record)}; choose one with --text-column")
-    return _checked_text(record[key], name, key)
-
-
-def _read_parquet(file: SourceFile, options: ReadOptions) -> Iterator[Document]:
-    column = options.text_column
-    try:
-        with pq.ParquetFile(file.path) as table:
-            names = table.schema_arrow.names
-            if column not in names:
-                raise ValueError(
-                    f"{file.path}: no column {column!r}; columns there: {', '.join(names)}; "
-                    f"choose one with --text-column"
-                )
-            bytes_per_row = file.size / max(1, table.metadata.num_rows)
-            row = 0
-            for batch in table.iter_batches(batch_size=1024, columns=[column]):
-                for value in batch.column(0).to_pylist():
-                    name = f"{file.path}:{row}"
-                    row += 1
-                    disk_bytes = int(row * bytes_per_row) - int((row - 1) * bytes_per_row)
-                    yield Document(name, _checked_text(value, name, column), disk_bytes)
-    except (pa.ArrowException, OSError) as error:
-        raise _damaged(file.path, error) from None
-
-
-def _checked_text(value: Any, name: str, column: str) -> str:
-    if value is None:
-        return ""
-    if not isinstance(value, str):
-        raise ValueError(  # noqa: TRY004 (a fault of the data, not of the program)
-            f"{name}: {column!r} holds {type(value).__name__}, not text; choose another with --text-column"
-        )
-    return value if _is_unicode(value) else ""
-
-
-def _is_unicode(text: str) -> bool:
-    """False for half a surrogate pair, which JSON can spell and UTF-8 cannot."""
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
-
-
-def _damaged(path: Path, error: Exception) -> ValueError:
-    return ValueError(f"{path}: cannot be read to its end ({error}); restore the file or leave it out")

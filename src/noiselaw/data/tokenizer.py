@@ -4,6 +4,7 @@ Text never becomes a special token, however it is spelt: "<|mask|>" in a documen
 """
 
 import heapq
+import json
 import math
 import re
 from collections.abc import Iterable
@@ -54,6 +55,21 @@ class TextTokenizer:
     def decode(self, ids: np.ndarray) -> str:
         """Text of the token ids [length], special tokens shown by name."""
         return self.tokenizer.decode(ids.tolist(), skip_special_tokens=False)
+
+    def token_bytes(self) -> np.ndarray:
+        """UTF-8 bytes of each token's text, int64 [V]; special tokens and gaps have none.
+
+        Exact for byte-level tokenizers, whose tokens are spelt with one character per byte; for others the length of
+        the token decoded by itself, which misses what a decoder adds or strips at the edges of a text.
+        """
+        lengths = np.zeros(self.vocab_size, dtype=np.int64)
+        special = self.tokenizer.get_added_tokens_decoder()
+        is_byte_level = "ByteLevel" in json.dumps(json.loads(self.to_json())["decoder"])
+        for token, index in self.tokenizer.get_vocab().items():
+            if index not in special:
+                text = token if is_byte_level else self.tokenizer.decode([index])
+                lengths[index] = len(text) if is_byte_level else len(text.encode())
+        return lengths
 
     def to_json(self) -> str:
         """The tokenizer as the text of a `tokenizer.json`."""
@@ -126,24 +142,25 @@ def train_bpe(texts: Iterable[str], vocab_size: int) -> TextTokenizer:
     return _with_special_tokens(tokenizer)
 
 
-def sample_texts(texts: Iterable[tuple[bytes, str]], max_chars: int) -> list[str]:
+def sample_texts(texts: Iterable[tuple[bytes, str]], max_chars: int) -> list[tuple[bytes, str]]:
     """The texts with the smallest keys, as many as fit into `max_chars`: a sample that does not depend on their order.
 
-    With hashes for keys it is a fair one. A longer text counts with its first `max_chars` characters.
+    With hashes for keys it is a fair one. A longer text counts with its first `max_chars` characters. A sample of
+    samples is the sample of everything.
     """
-    kept: list[tuple[int, str]] = []
+    kept: list[tuple[int, str, bytes]] = []
     total, bound = 0, math.inf
     for key, text in texts:
         number = int.from_bytes(key)
         if number >= bound:
             continue
-        heapq.heappush(kept, (-number, text[:max_chars]))
+        heapq.heappush(kept, (-number, text[:max_chars], key))
         total += len(text[:max_chars])
         while total > max_chars:
-            largest, dropped = heapq.heappop(kept)
+            largest, dropped, _ = heapq.heappop(kept)
             total -= len(dropped)
             bound = -largest
-    return [text for _, text in sorted(kept, reverse=True)]
+    return [(key, text) for _, text, key in sorted(kept, reverse=True)]
 
 
 def _with_special_tokens(tokenizer: Tokenizer) -> TextTokenizer:

@@ -5,13 +5,14 @@ from pathlib import Path
 import numpy as np
 
 from noiselaw.data.manifest import TOKENIZER_NAME
-from noiselaw.data.shards import TokenData
+from noiselaw.data.mixture import Data
+from noiselaw.data.shards import read_array
 from noiselaw.files import write_atomically
 
 FREQUENCIES_NAME = "token_frequencies.npy"
 
 
-def keep_vocabulary(data: TokenData, folder: Path, *, frequencies: bool) -> None:
+def keep_vocabulary(data: Data, folder: Path, *, frequencies: bool) -> None:
     """Copy the tokenizer into `folder`, and where `frequencies` the share of each token in the training data.
 
     Files that stand there already are kept: they are this data's, because the run's fingerprint holds its content.
@@ -31,6 +32,6 @@ def read_frequencies(folder: Path) -> np.ndarray | None:
     if not path.exists():
         return None
     try:
-        return np.load(path, allow_pickle=False)
-    except (ValueError, EOFError, OSError) as error:
-        raise ValueError(f"{path}: damaged ({error}); delete it and continue the run to write it again") from error
+        return read_array(path)
+    except ValueError as error:
+        raise ValueError(f"{error}, or delete it and continue the run to write it again") from error

@@ -6,7 +6,8 @@ A kernel turns the logits of a chunk into their gradient, in place, and keeps ea
     native on CUDA     `triton.py`: the two passes over the vocabulary; never run on a GPU yet
     torch              `elementwise.py`: the two passes as PyTorch operators; runs anywhere, and is the others' oracle
 
-Kernels of two passes leave what lies between them, n numbers per token, to `closedform.py`.
+Kernels of two passes leave what lies between them, n numbers per token, to `closedform.py`. Fake tensors, which have a
+size but no memory, get passes that take what native ones take (`UncomputedPasses`).
 """
 
 import logging
@@ -17,9 +18,11 @@ from typing import Protocol
 
 import torch
 from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensor
 
 from noiselaw.head.closedform import (
     LogitGradient,
+    SwapSums,
     TokenLevels,
     TokenLosses,
     VocabularySums,
@@ -83,6 +86,17 @@ class TwoPassKernel:
         return token_losses(self._levels, VocabularySums.concatenate(self._sums))
 
 
+class UncomputedPasses:
+    """What native kernels take, nothing beside the chunk, without the work: for fake tensors."""
+
+    def sums(self, logits: Tensor, targets: TokenTargets, levels: TokenLevels) -> VocabularySums:
+        row = logits.new_empty(len(targets.clean), dtype=torch.float64)
+        return VocabularySums(row, None if levels.swaps is None else SwapSums(row, row, row))
+
+    def gradient(self, logits: Tensor, targets: TokenTargets, rates: LogitGradient) -> None:
+        """Nothing is taken."""
+
+
 def build_kernel(
     name: HeadKernel, targets: TokenTargets, multiplier: float, logits: Tensor, *, wants_gradient: bool
 ) -> ChunkKernel:
@@ -90,7 +104,9 @@ def build_kernel(
 
     Raises HeadKernelError where `name` is native and this machine has none for the device of `logits`.
     """
-    # Stand-ins for tensors (fake ones, distributed ones) have no memory that a compiled kernel could work on.
+    if isinstance(logits, FakeTensor) and name != "torch":
+        return TwoPassKernel(UncomputedPasses(), targets, multiplier, wants_gradient)
+    # Stand-ins for tensors have no memory that a compiled kernel could work on.
     is_plain = type(logits) is Tensor
     native = _native(name, logits.device.type) if is_plain and name != "torch" else None
     if native is not None and logits.dtype in native.dtypes:

@@ -38,6 +38,7 @@ class Card:
 def render_card(card: Card) -> str:
     """README.md."""
     config, facts = card.config, card.facts
+    names = [path.name for path in card.spec.data.paths]
     shape = config.model
     tokens = config.step * facts["tokens_per_step"]
     rows = [
@@ -52,7 +53,7 @@ def render_card(card: Card) -> str:
         ("noise", _noise(card)),
         (
             "data",
-            f"{_code(card.spec.data.path.name)}, fingerprint {_code(facts['data_fingerprint'])}",
+            f"{' + '.join(map(_code, names))}, fingerprint {_code(facts['data_fingerprint'])}",
         ),
         ("vocabulary", f"{config.vocab_size:,} tokens"),
         ("training", f"{config.step:,} of {card.spec.schedule.num_steps:,} steps, {tokens:,} tokens"),

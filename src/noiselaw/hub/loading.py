@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from noiselaw.data.manifest import MANIFEST_NAME, TOKENIZER_NAME
-from noiselaw.data.shards import open_tokens
+from noiselaw.data.mixture import open_data
 from noiselaw.data.tokenizer import TextTokenizer, load_tokenizer
 from noiselaw.data.vocabulary import read_frequencies
 from noiselaw.files import read_json
@@ -21,12 +21,13 @@ from noiselaw.sampling.denoiser import TransformerDenoiser
 from noiselaw.specs import (
     AUTOREGRESSIVE,
     AutoregressiveSpec,
+    DataSpec,
     DiffusionSpec,
     RunSpec,
     parse_spec,
     read_mapping,
 )
-from noiselaw.train.checkpoint import CheckpointError, newest_valid
+from noiselaw.train.checkpoint import MODEL, CheckpointError, newest_valid, read_tensors, tensors_under
 
 
 class LoadError(ValueError):
@@ -140,7 +141,7 @@ def load_run(path: Path, tokenizer: TextTokenizer | None) -> LoadedModel:
     if checkpoint is None:
         damaged = "".join(f"\n  {fault}" for fault in faults)
         raise CheckpointError(f"{path}: has no checkpoint to load; train it further{damaged}")
-    tokenizer = tokenizer or _run_tokenizer(path, spec.data.path)
+    tokenizer = tokenizer or _run_tokenizer(path, spec.data.paths[0])
     if tokenizer.vocab_size != facts["vocab_size"]:
         raise LoadError(
             f"{path}: was trained with {facts['vocab_size']} tokens but its tokenizer has {tokenizer.vocab_size}; "
@@ -148,15 +149,11 @@ def load_run(path: Path, tokenizer: TextTokenizer | None) -> LoadedModel:
         )
     with torch.device("meta"):
         model = Transformer(spec.model, facts["vocab_size"])
-    prefix = "model."
-    tensors = {
-        name.removeprefix(prefix): value for name, value in checkpoint.tensors.items() if name.startswith(prefix)
-    }
-    model.load_state_dict(tensors, assign=True)
+    model.load_state_dict(tensors_under(MODEL, read_tensors(checkpoint, MODEL)), assign=True)
     return LoadedModel(
         path,
         model.eval(),
-        _process(path, spec.objective, spec.data.path, tokenizer),
+        _process(path, spec.objective, spec.data, tokenizer),
         tokenizer,
         tokenizer.mask_id,
         spec.data.sequence_length,
@@ -178,19 +175,20 @@ def _run_tokenizer(path: Path, data: Path) -> TextTokenizer:
 
 
 def _process(
-    path: Path, objective: DiffusionSpec | AutoregressiveSpec, data: Path, tokenizer: TextTokenizer
+    path: Path, objective: DiffusionSpec | AutoregressiveSpec, data: DataSpec | None, tokenizer: TextTokenizer
 ) -> NoiseProcess | None:
     if isinstance(objective, AutoregressiveSpec):
         return None
     frequencies = None
     if objective.noise.reference == "unigram":
         frequencies = read_frequencies(path)
-        if frequencies is None and (data / MANIFEST_NAME).is_file():
-            frequencies = open_tokens(data, verify=False).split("train").token_frequencies()
+        places = () if data is None else data.paths
+        if data is not None and frequencies is None and all((place / MANIFEST_NAME).is_file() for place in places):
+            frequencies = open_data(data, verify=False).split("train").token_frequencies()
         if frequencies is None:
             raise LoadError(
                 f"{path}: its noise needs the token frequencies of the training data, which neither the run folder nor "
-                f"{data} holds; put the prepared data back and start the run again, it will keep them"
+                f"{', '.join(map(str, places)) or path} holds; put the prepared data back and start the run again, it will keep them"
             )
     return build_process(
         objective.noise,
@@ -211,7 +209,7 @@ def _load_exported(path: Path, tokenizer: TextTokenizer | None) -> LoadedModel:
             f"{tokenizer.vocab_size} and mask {tokenizer.mask_id}; restore {TOKENIZER_NAME} from the export"
         )
     model = load_transformer(path, config.model, config.vocab_size)
-    process = _process(path, config.objective, path, tokenizer)
+    process = _process(path, config.objective, None, tokenizer)
     return LoadedModel(path, model.eval(), process, tokenizer, config.mask_id, config.sequence_length, config.step)
 
 

@@ -3,7 +3,7 @@
 import json
 from pathlib import Path
 
-from noiselaw.data.shards import TokenData, open_tokens
+from noiselaw.data.mixture import Data, open_data
 from noiselaw.data.tokenizer import load_tokenizer
 from noiselaw.hub.loading import LoadedModel, load_model
 from noiselaw.specs import RunSpec
@@ -25,7 +25,7 @@ def starting_point(spec: RunSpec) -> StartingPoint | None:
         return None
     loaded = load_model(path)
     _check_shape(path, spec, loaded)
-    _check_vocabulary(path, open_tokens(spec.data.path, verify=False), loaded)
+    _check_vocabulary(path, open_data(spec.data, verify=False), loaded)
     weights = {name: tensor.detach() for name, tensor in loaded.model.state_dict().items()}
     return StartingPoint(weights, checksum(weights)[:16])
 
@@ -37,7 +37,7 @@ def _check_shape(path: Path, spec: RunSpec, loaded: LoadedModel) -> None:
         raise StartError(f"{path}: its model differs from the spec's in {', '.join(differing)}; add {options}")
 
 
-def _check_vocabulary(path: Path, data: TokenData, loaded: LoadedModel) -> None:
+def _check_vocabulary(path: Path, data: Data, loaded: LoadedModel) -> None:
     remedy = "prepare the data with the model's tokenizer.json (noiselaw data prepare --tokenizer)"
     for what, ours, theirs in (
         ("vocabulary", data.vocab_size, loaded.vocab_size),

@@ -17,6 +17,8 @@ from noiselaw.laws.repeated import repeated_loss
 
 NUM_TRIALS = 4001
 """Sizes tried, evenly in log M: closer together than any two shapes."""
+SAME_LOSS = 1e-10
+"""Losses this close, relatively, are one: where data is used up, rounding errors would choose among many sizes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,8 +52,8 @@ def best_scarce_size(fit: Laws, flops: float, unique_tokens: float, repeats: Rep
     """The size that makes the most of `flops` on `unique_tokens`, and what scarcity costs.
 
     Where D*(C) fresh tokens are there, the isoFLOP optimum itself without penalty. Else sizes are tried from the one
-    that U tokens are optimal for up to the one that sees every token once. Raises ValueError for unique tokens that are
-    not positive, a group without laws, or laws without a surface.
+    that U tokens are optimal for up to the one that sees every token once; of sizes of the same loss, the smallest is
+    best. Raises ValueError for unique tokens that are not positive, a group without laws, or laws without a surface.
     """
     if not unique_tokens > 0:
         raise ValueError(f"unique_tokens {unique_tokens:g}: give how many training tokens there are")
@@ -75,6 +77,6 @@ def best_scarce_size(fit: Laws, flops: float, unique_tokens: float, repeats: Rep
     sizes = np.geomspace(enough, flops / unique, NUM_TRIALS)
     loss = repeated_loss(parameters, sizes, flops / sizes, unique)
     fresh = surface(optimal * moved, flops / (optimal * moved))
-    best = int(np.argmin(loss))
-    size = float(sizes[best]) / moved
-    return ScarceOptimum(size, flops / size / unique_tokens, float(loss[best] / fresh))
+    least = loss.min()
+    size = float(sizes[np.argmax(loss <= least * (1 + SAME_LOSS))]) / moved
+    return ScarceOptimum(size, flops / size / unique_tokens, float(least / fresh))

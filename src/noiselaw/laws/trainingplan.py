@@ -177,7 +177,7 @@ class TrainingPlan:
             planned["runtime"] = {
                 **shared.get("runtime", {}),
                 "micro_batch_sequences": memory.micro_batch_sequences,
-                "recompute_blocks": memory.checkpointing,
+                "parallel": {"recompute": "full" if memory.checkpointing else "none"},
             }
         return planned | {key: value for key, value in shared.items() if key not in planned and key != "diffusion"}
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 import torch
 
+from noiselaw.model.sharded import fill
 from noiselaw.model.transformer import Transformer
 from noiselaw.specs import InitSpec, ModelSpec, OptimizerSpec
 
@@ -90,11 +91,12 @@ def parameter_group(name: str, num_dims: int) -> str:
 def initialise(model: Transformer, init: InitSpec, generator: torch.Generator) -> None:
     """Draw all weights of `model` in place, in the order of `named_parameters`.
 
-    The draws are float32 on the CPU (so must `generator` be): one seed gives one model, whatever its device.
+    The draws are float32 on the CPU (so must `generator` be): one seed gives one model, whatever its device and however
+    many processes share it.
     """
     for name, parameter in model.named_parameters():
         std = PARAMETER_GROUPS[parameter_group(name, parameter.ndim)].init_std(model.spec, init)
         if std == 0:
             parameter.zero_()
         else:
-            parameter.copy_(torch.empty(parameter.shape).normal_(0.0, std, generator=generator))
+            fill(parameter, torch.empty(parameter.shape).normal_(0.0, std, generator=generator))

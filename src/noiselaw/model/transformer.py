@@ -14,22 +14,28 @@ Parameter names equal those of the published checkpoints. Shapes: B batch, T pos
 H heads, D = d / H, S keys (T, or all positions of a cache; and one for the sink).
 """
 
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn import functional
-from torch.utils.checkpoint import checkpoint
 
 from noiselaw.accounting import MLP_RATIO
 from noiselaw.model.attention import Attention, attend
 from noiselaw.model.cache import KeyValueCache, LayerCache
+from noiselaw.model.sharded import local
 from noiselaw.specs import ModelSpec
+
+Result = TypeVar("Result")
 
 
 class RMSNorm(nn.Module):
-    """x / sqrt(mean(x^2) + epsilon) * (1 + weight) over the last dimension, in the weight's precision."""
+    """x / sqrt(mean(x^2) + epsilon) * (1 + weight) over the last dimension, in the weight's precision.
+
+    Under autocast in float32: the weight is then float32, or a rounded copy of one.
+    """
 
     def __init__(self, width: int, epsilon: float) -> None:
         super().__init__()
@@ -37,7 +43,13 @@ class RMSNorm(nn.Module):
         self.epsilon = epsilon
 
     def forward(self, x: Tensor) -> Tensor:
-        return functional.rms_norm(x.to(self.weight.dtype), self.weight.shape, 1 + self.weight, self.epsilon)
+        weight = local(self.weight)
+        dtype = self.dtype(x.device)
+        return functional.rms_norm(x.to(dtype), weight.shape, 1 + weight.to(dtype), self.epsilon)
+
+    def dtype(self, device: torch.device) -> torch.dtype:
+        """Precision of the norm and of its result."""
+        return torch.float32 if torch.is_autocast_enabled(device.type) else self.weight.dtype
 
 
 def rotary_tables(positions: Tensor, head_dim: int, base: float, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
@@ -106,7 +118,7 @@ class SelfAttention(nn.Module):
 
 def _with_sink(x: Tensor, sink: Tensor | None) -> Tensor:
     """Put `sink` [H, D] before the first position of `x` [B, T, H, D]."""
-    return x if sink is None else torch.cat([sink.expand(len(x), 1, -1, -1), x], dim=1)
+    return x if sink is None else torch.cat([local(sink).expand(len(x), 1, -1, -1), x], dim=1)
 
 
 class _SquaredReLU(torch.autograd.Function):
@@ -174,6 +186,16 @@ class Decoder(nn.Module):
         self.norm = RMSNorm(spec.width, spec.norm_epsilon)
 
 
+class Head(nn.Linear):
+    """The vocabulary head. Whoever needs its weight passes through `forward`, which is where a sharded one is whole."""
+
+    def forward(  # pyright: ignore[reportIncompatibleMethodOverride]  (its plain product is one case of several)
+        self, hidden: Tensor, operation: Callable[[Tensor, Tensor], Result] = functional.linear
+    ) -> Result:
+        """`operation(hidden [..., d], weight [V, d])`: the plain product, or one that never holds all logits."""
+        return operation(hidden, self.weight)
+
+
 class Transformer(nn.Module):
     """The paper's model: ids to hidden states; the head's weight and multiplier stand ready for the loss.
 
@@ -185,10 +207,8 @@ class Transformer(nn.Module):
         super().__init__()
         self.spec = spec
         self.model = Decoder(spec, vocab_size)
-        self.lm_head = nn.Linear(spec.width, vocab_size, bias=False)
+        self.lm_head = Head(spec.width, vocab_size, bias=False)
         self.head_multiplier = spec.head_scale / spec.width
-        self.recompute_blocks = False
-        """Whether the backward pass computes each block again from its input instead of keeping what it needs."""
 
     def forward(
         self,
@@ -212,10 +232,7 @@ class Transformer(nn.Module):
         if cache is None:
             bias = attention.additive(ids.shape[1], sink=spec.attention_sink, like=x)
             for layer in self.model.layers:
-                if self.recompute_blocks:
-                    x = checkpoint(layer, x, rotary, bias, use_reentrant=False)
-                else:
-                    x = layer(x, rotary, bias)
+                x = layer(x, rotary, bias)
         else:
             bias = attention.additive(cache.num_positions, sink=spec.attention_sink, like=x, queries=positions)
             for layer, kept in zip(self.model.layers, cache.layers, strict=True):

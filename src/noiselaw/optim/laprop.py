@@ -21,6 +21,8 @@ import torch
 from torch import Tensor
 from torch.optim.optimizer import Optimizer, ParamsT
 
+from noiselaw.model.sharded import local
+
 
 class LaProp(Optimizer):
     """LaProp with decoupled weight decay.
@@ -75,11 +77,12 @@ class LaProp(Optimizer):
 
     def _update(self, params: list[Tensor], step: int, group: dict[str, Any]) -> None:
         beta1, beta2 = (1 - (1 - beta) / (1 - beta**step) for beta in group["betas"])
-        momenta = [self.state[param]["momentum"] for param in params]
-        seconds = [self.state[param]["second_moment"] for param in params]
+        # Element by element: of distributed tensors every process updates what it holds, be it nothing.
+        momenta = [local(self.state[param]["momentum"]) for param in params]
+        seconds = [local(self.state[param]["second_moment"]) for param in params]
         # For parameters as precise as their state, `to` returns the tensors themselves.
-        values = [param.to(_state_dtype(param)) for param in params]
-        grads = [param.grad.to(_state_dtype(param)) for param in params if param.grad is not None]
+        values = [local(param).to(_state_dtype(param)) for param in params]
+        grads = [local(param.grad).to(_state_dtype(param)) for param in params if param.grad is not None]
 
         torch._foreach_mul_(seconds, beta2)
         torch._foreach_addcmul_(seconds, grads, grads, 1 - beta2)
@@ -91,8 +94,8 @@ class LaProp(Optimizer):
             torch._foreach_mul_(values, 1 - group["lr"] * group["weight_decay"])
         torch._foreach_add_(values, momenta, alpha=-group["lr"])
         for param, value in zip(params, values, strict=True):
-            if value is not param:
-                param.copy_(value)
+            if value.dtype != param.dtype:
+                local(param).copy_(value)
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """As torch's, but the state keeps its precision: torch would cast it to the parameters' dtype."""

@@ -10,7 +10,7 @@ import polars as pl
 
 from noiselaw.report import phrases
 from noiselaw.report.axes import Axis, linear_axis, log_axis
-from noiselaw.report.colors import NEUTRAL, Style, group_styles
+from noiselaw.report.colors import NEUTRAL, Style
 from noiselaw.report.drawing import Band, Drawing, Label, Line, Mark, Panel, Points, spread_labels
 from noiselaw.report.panels import (
     FLOPS,
@@ -26,6 +26,7 @@ from noiselaw.report.panels import (
 )
 from noiselaw.report.published import published_laws
 from noiselaw.report.results import ConfirmationRun, Results
+from noiselaw.report.studyfigures import crossings, known_models, residuals, scarce, tuning
 
 LABELLED_ENDS: dict[str, tuple[Literal["first", "last"], Literal["left", "right"]]] = {
     "grid": ("first", "left"),
@@ -36,7 +37,18 @@ LABELLED_ENDS: dict[str, tuple[Literal["first", "last"], Literal["left", "right"
 
 def all_figures(results: Results) -> tuple[Drawing, ...]:
     """Every figure whose data exist, in the order of the page."""
-    made = (loss_curves(results), isoflop(results), power_laws(results), frontier(results), throughput(results))
+    made = (
+        loss_curves(results),
+        isoflop(results),
+        power_laws(results),
+        frontier(results),
+        crossings(results),
+        scarce(results),
+        tuning(results),
+        residuals(results),
+        known_models(results),
+        throughput(results),
+    )
     return tuple(figure for figure in made if figure is not None)
 
 
@@ -55,7 +67,7 @@ def loss_curves(results: Results) -> Drawing | None:
         return None
     x = log_axis(FLOPS, curves["flops"], phrases.scientific, margin=0.04, room_low=0.16, room_high=0.12, most_ticks=5)
     y = log_axis(LOSS, curves["loss"], phrases.plain)
-    styles = group_styles(results.groups)
+    styles = results.styles
     sizes = sorted(set(curves["params"].drop_nulls()))
     shades = {size: shade(index, len(sizes)) for index, size in enumerate(sizes)}
     panels = []
@@ -117,7 +129,7 @@ def isoflop(results: Results) -> Drawing | None:
     groups = {name: results.laws.groups[name].optima for name in results.groups if name in results.laws.groups}
     if not any(optimum.points for optima in groups.values() for optimum in optima):
         return None
-    panels = isoflop_panels(groups, group_styles(results.groups))
+    panels = isoflop_panels(groups, results.styles)
     caption = (
         "Loss of every size at the same compute (the number on each curve, in FLOPs), read off the loss curves. Curves "
         "are parabolas in log-log space; a star marks their minimum, hollow where it is flagged (see the optima)."
@@ -149,7 +161,7 @@ def power_laws(results: Results) -> Drawing | None:
 
 
 def _law_marks(results: Results, group: str, quantity: str, span: list[float]) -> list[Line | Points | Band]:
-    style, fitted = group_styles(results.groups)[group], results.laws.groups[group]
+    style, fitted = results.styles[group], results.laws.groups[group]
     marks = law_marks(group, fitted, quantity, span, style)
     return (
         [*marks, *_published_lines(group, quantity, log_spaced(min(span), max(span)), style)] if fitted.laws else marks
@@ -199,7 +211,7 @@ def frontier(results: Results) -> Drawing | None:
 
 
 def _frontier_marks(results: Results, group: str, span: list[float]) -> list[Line | Points]:
-    style = group_styles(results.groups)[group]
+    style = results.styles[group]
     marks: list[Line | Points] = []
     if group in results.laws.groups:
         marks += [mark for mark in _law_marks(results, group, "loss", span) if not isinstance(mark, Band)]
@@ -226,7 +238,7 @@ def _error_panel(results: Results) -> Panel | None:
     }
     if not confirmed:
         return None
-    styles = group_styles(results.groups)
+    styles = results.styles
     rows = {name: float(len(confirmed) - 1 - index) for index, name in enumerate(confirmed)}
     y = Axis("", -0.6, len(confirmed) - 0.4, tuple((row, name) for name, row in rows.items()))
     marks = [mark for name, runs in confirmed.items() for mark in _error_marks(name, runs, rows[name], styles[name])]
@@ -275,7 +287,7 @@ def throughput(results: Results) -> Drawing | None:
 
 def _throughput_marks(results: Results, runs: pl.DataFrame, column: str) -> tuple[Mark, ...]:
     marks: list[Mark] = []
-    for group, style in group_styles(results.groups).items():
+    for group, style in results.styles.items():
         rows = runs.filter(pl.col("group") == group).drop_nulls(column)
         hover = tuple(f"{name}\n{value:,.4g}" for name, value in zip(rows["run"], rows[column], strict=True))
         if hover:

@@ -58,9 +58,11 @@ COMPUTE = {
 """The laws of compute: M*, D*, L*."""
 
 
-def law_panels(groups: Groups, views: Iterable[LawView]) -> tuple[Panel, ...]:
-    """A panel per law that a group has, or has points of."""
-    drawn = ((view, _marks_of(groups, view)) for view in views)
+def law_panels(
+    groups: Groups, views: Iterable[LawView], styles: Mapping[str, Style] | None = None
+) -> tuple[Panel, ...]:
+    """A panel per law that a group has, or has points of; `styles` of all groups of the page."""
+    drawn = ((view, _marks_of(groups, view, styles or group_styles(groups))) for view in views)
     return tuple(_law_panel(view, marks) for view, marks in drawn if marks)
 
 
@@ -82,8 +84,7 @@ def law_marks(name: str, record: Record, view: LawView, style: Style) -> list[Ma
     ]
 
 
-def _marks_of(groups: Groups, view: LawView) -> list[Mark]:
-    styles = group_styles(groups)
+def _marks_of(groups: Groups, view: LawView, styles: Mapping[str, Style]) -> list[Mark]:
     return [mark for name, record in groups.items() for mark in law_marks(name, record, view, styles[name])]
 
 

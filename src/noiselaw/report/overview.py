@@ -136,6 +136,8 @@ def facts(results: Results) -> list[tuple[str, str]]:
     return [(name, value) for name, value in known if value]
 
 
-def footer(results: Results) -> str:
-    created = "" if results.facts.created is None else f"Study of {phrases.moment(results.facts.created)}. "
+def footer(results: Results | None) -> str:
+    """For one study, or for several."""
+    known = None if results is None else results.facts.created
+    created = "" if known is None else f"Study of {phrases.moment(known)}. "
     return f"{created}Written by noiselaw from the files of the study folder; figures as PNG and SVG in figures/."

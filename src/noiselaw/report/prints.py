@@ -1,7 +1,8 @@
 """Drawings as files for README and paper (PNG, SVG), by matplotlib; no window, no global state."""
 
 import warnings
-from dataclasses import replace
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -36,35 +37,76 @@ STYLE: dict[Any, Any] = {
 }  # fmt: skip
 
 
-def write_prints(drawing: Drawing, folder: Path, formats: tuple[str, ...] = ("png", "svg")) -> list[Path]:
+@dataclass(frozen=True, slots=True)
+class PrintStyle:
+    """How drawings become files."""
+
+    formats: tuple[str, ...]
+    width: float
+    """Inches."""
+    heights: tuple[float, float]
+    """Of a row of up to two panels, and of more; inches."""
+    most_panels: int
+    """Of a row; longer rows are broken."""
+    settings: Mapping[Any, Any]
+    """matplotlib's, on top of STYLE."""
+
+
+SCREEN = PrintStyle(("png", "svg"), 11.0, (3.3, 2.9), 99, {})
+"""For a README: wide, to be looked at on a screen."""
+PAPER = PrintStyle(
+    ("png", "svg", "pdf"), 6.75, (2.3, 2.0), 3,
+    {
+        "font.size": 7.5, "axes.titlesize": 8, "axes.labelsize": 7.5, "xtick.labelsize": 6.5, "ytick.labelsize": 6.5,
+        "pdf.fonttype": 42, "axes.linewidth": 0.6, "grid.linewidth": 0.5, "lines.linewidth": 1.0,
+    },
+)  # fmt: skip
+"""For a paper: as wide as its text, letters of 7 points, fonts embedded as TrueType."""
+_METADATA: dict[str, dict[str, None]] = {
+    "png": {"Software": None}, "svg": {"Date": None}, "pdf": {"CreationDate": None, "Producer": None, "Creator": None},
+}  # fmt: skip
+"""Left out, so that the same drawing gives the same bytes."""
+
+
+def write_prints(
+    drawing: Drawing, folder: Path, formats: tuple[str, ...] = (), style: PrintStyle = SCREEN
+) -> list[Path]:
     """Write the drawing as `folder`/NAME.FORMAT, whole files only; the same drawing gives the same bytes.
 
-    The folder is made where there is none.
+    The formats are the style's where none is given; the folder is made where there is none.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    paths = [folder / f"{drawing.name}.{kind}" for kind in formats]
-    with rc_context(STYLE), warnings.catch_warnings():
+    paths = [folder / f"{drawing.name}.{kind}" for kind in formats or style.formats]
+    with rc_context(STYLE | dict(style.settings)), warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Glyph .* missing", category=UserWarning)  # names in any script
-        figure = draw(drawing)
+        figure = draw(drawing, style)
         figure.draw_without_rendering()
         figure.set_layout_engine(None)  # laid out once, not once more for every format
         for path in paths:
-            kind, metadata = path.suffix[1:], {"Date": None} if path.suffix == ".svg" else {"Software": None}
-            write_atomically(path, lambda stream, kind=kind, metadata=metadata: figure.savefig(
-                stream, format=kind, dpi=RESOLUTION, metadata=metadata
+            kind = path.suffix[1:]
+            write_atomically(path, lambda stream, kind=kind: figure.savefig(
+                stream, format=kind, dpi=RESOLUTION, metadata=_METADATA[kind]
             ))  # fmt: skip
     return paths
 
 
-def draw(drawing: Drawing) -> Figure:
+def draw(drawing: Drawing, style: PrintStyle = SCREEN) -> Figure:
     """The drawing as a matplotlib figure: a strip of panels per row."""
-    heights = [2.9 if len(row) > 2 else 3.3 for row in drawing.rows]
-    figure = Figure(figsize=(11, sum(heights)))
+    rows = [part for row in drawing.rows for part in _broken(row, style.most_panels)]
+    heights = [style.heights[len(row) > 2] for row in rows]
+    figure = Figure(figsize=(style.width, sum(heights)))
     figure.set_layout_engine("constrained", w_pad=0.1, h_pad=0.1)
-    strips = figure.subfigures(len(drawing.rows), 1, height_ratios=heights, squeeze=False)[:, 0]
-    for strip, row in zip(strips, drawing.rows, strict=True):
+    strips = figure.subfigures(len(rows), 1, height_ratios=heights, squeeze=False)[:, 0]
+    for strip, row in zip(strips, rows, strict=True):
         _draw_row(strip, row)
     return figure
+
+
+def _broken(row: tuple[Panel, ...], most: int) -> Iterator[tuple[Panel, ...]]:
+    """Rows of at most so many panels, about equally long."""
+    number = -(-len(row) // most)
+    length = -(-len(row) // number)
+    return (row[start : start + length] for start in range(0, len(row), length))
 
 
 def _draw_row(strip: SubFigure, row: tuple[Panel, ...]) -> None:

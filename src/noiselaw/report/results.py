@@ -15,7 +15,7 @@ import polars as pl
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from noiselaw.files import read_json
-from noiselaw.report.colors import STYLES
+from noiselaw.report.colors import STYLES, Style, group_styles
 
 
 class Record(BaseModel):
@@ -97,6 +97,7 @@ class SizePoint(Record):
     params: Positive
     loss: Positive
     run: str | None = None
+    flops_per_token: Positive | None = None
 
 
 class Curve(Record):
@@ -123,6 +124,19 @@ class Optimum(Record):
     points: tuple[SizePoint, ...] = ()
 
 
+class Surface(Record):
+    """L = E + A M^-alpha + B D^-beta."""
+
+    E: float
+    A: Positive
+    alpha: float
+    B: Positive
+    beta: float
+
+    def at(self, flops_per_token: float, tokens: float) -> float:
+        return self.E + self.A * flops_per_token**-self.alpha + self.B * tokens**-self.beta
+
+
 class GroupLaws(Record):
     laws: dict[str, PowerLaw] = {}
     """By quantity: loss, tokens, params, flops_per_token."""
@@ -132,6 +146,7 @@ class GroupLaws(Record):
     """Standard deviation of the log loss between runs."""
     degrees_of_freedom: int = 0
     """Of the scatter."""
+    parameters: Surface | None = None
 
 
 class Laws(Record):
@@ -207,6 +222,21 @@ STAGES = {
 
 
 @dataclass(frozen=True, slots=True)
+class RunProgress:
+    """Where a run stands."""
+
+    run: str
+    group: str
+    role: str
+    status: str
+    share: float
+    """Of its steps."""
+    loss: float | None
+    """Of the last validation, nats per token."""
+    tokens_per_second: float | None
+
+
+@dataclass(frozen=True, slots=True)
 class Results:
     """What stands in a study folder. Tables have no rows, laws no groups where a file is missing."""
 
@@ -218,6 +248,14 @@ class Results:
     confirmation: Confirmation
     missing: tuple[str, ...]
     """Names of STAGES that are not there yet."""
+    palette: tuple[str, ...] = ()
+    """Groups of all studies on the page, by which colours are given out: a name has the same one in each of them."""
+    states: tuple["RunProgress", ...] = ()
+    """Of every run, while the study runs."""
+
+    @property
+    def styles(self) -> dict[str, Style]:
+        return group_styles(dict.fromkeys([*self.palette, *self.groups]))
 
     @property
     def groups(self) -> tuple[str, ...]:

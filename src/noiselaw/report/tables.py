@@ -13,6 +13,7 @@ import polars as pl
 from noiselaw.laws.published import METHOD_1, PAPER
 from noiselaw.report import phrases
 from noiselaw.report.comparison import Estimate, Verdict, verdicts
+from noiselaw.report.crossings import LawGap, law_gaps
 from noiselaw.report.published import published_laws
 from noiselaw.report.results import ConfirmationRun, LossInterval, Optimum, PowerLaw, Prediction, Results
 from noiselaw.specs import AUTOREGRESSIVE
@@ -27,6 +28,13 @@ class Cell:
     group: str | None = None
     """The cell names this group: it bears the group's colour."""
     strong: bool = False
+    value: float | None = None
+    """What the text rounds."""
+
+
+def number(value: float, write: Callable[[float], str]) -> Cell:
+    """A cell for a number, which files of the table hold in full."""
+    return Cell(write(value), value=value)
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +50,19 @@ class Table:
     """Those of them whose text is long and may wrap."""
     notes: tuple[str, ...] = ()
     """What is said below the caption, a paragraph each."""
+
+
+def all_tables(results: Results) -> tuple["Table", ...]:
+    """Every table whose data exist."""
+    made = (
+        comparison_table(results),
+        prediction_table(results),
+        optima_table(results),
+        exponents_table(results),
+        crossings_table(results),
+        throughput_table(results),
+    )
+    return tuple(table for table in made if table is not None)
 
 
 def comparison_table(results: Results) -> Table | None:
@@ -67,16 +88,16 @@ def _estimates(verdict: Verdict) -> dict[str, Estimate]:
 def _comparison_row(verdict: Verdict, groups: list[str]) -> tuple[Cell, ...]:
     estimates = _estimates(verdict)
     losses = [
-        Cell(_estimate(estimates[group]) if group in estimates else DASH, strong=group == verdict.leader)
+        _loss_cell(estimates[group], strong=group == verdict.leader) if group in estimates else Cell(DASH)
         for group in groups
     ]
     lead = DASH if verdict.margin is None else f"{verdict.margin:.3f} ({sureness(verdict)})"
     compute = phrases.scientific(verdict.flops) + (" ✓" if verdict.confirmed else "")
-    return (Cell(compute), *losses, Cell(lead))
+    return (Cell(compute, value=verdict.flops), *losses, Cell(lead, value=verdict.margin))
 
 
-def _estimate(estimate: Estimate) -> str:
-    return f"{estimate.loss:.3f}{'†' if estimate.is_flagged else ''}"
+def _loss_cell(estimate: Estimate, *, strong: bool) -> Cell:
+    return Cell(f"{estimate.loss:.3f}{'†' if estimate.is_flagged else ''}", strong=strong, value=estimate.loss)
 
 
 def sureness(verdict: Verdict) -> str:
@@ -127,7 +148,7 @@ def short_prediction_table(results: Results) -> Table | None:
         if plan is not None:
             measured = f"{statistics.mean(run.measured_loss for run in runs):.3f}" if runs else "not yet"
             errors = ", ".join(phrases.signed(run.error_percent) for run in runs) or DASH
-            cells = (f"{plan.loss.value:.3f}", _interval(plan.loss.interval, 2), measured)
+            cells = (f"{plan.loss.value:.3f}", interval_text(plan.loss.interval, 2), measured)
             rows.append((Cell(group, group=group), *map(Cell, cells), Cell(errors, strong=True)))
     caption = (
         "Nats per token; the mean over seeds, and each seed’s error (predicted over measured, minus one). Predictions "
@@ -147,17 +168,25 @@ def _prediction_row(group: str, plan: Prediction, run: ConfirmationRun | None) -
     return (
         Cell(group, group=group),
         Cell(f"{plan.layers} × {plan.width}"),
-        Cell(phrases.count(plan.params)),
-        Cell(phrases.count(plan.tokens)),
-        Cell(phrases.scientific(plan.flops)),
-        Cell(DASH if factor is None else f"{factor:.3g}×"),
-        Cell(f"{loss.value:.4f}"),
-        Cell(_interval(loss.interval, 3)),
+        number(plan.params, phrases.count),
+        number(plan.tokens, phrases.count),
+        number(plan.flops, phrases.scientific),
+        Cell(DASH) if factor is None else number(factor, lambda times: f"{times:.3g}×"),
+        number(loss.value, four_digits),
+        Cell(interval_text(loss.interval, 3)),
         Cell(DASH if plan.surface_loss is None else f"{plan.surface_loss.value:.4f}"),
         Cell(DASH if run is None else str(run.seed)),
-        Cell("not yet" if run is None else _measured(run)),
-        Cell(DASH if run is None else phrases.signed(run.error_percent, unit=" %"), strong=True),
+        Cell("not yet") if run is None else Cell(_measured(run), value=run.measured_loss),
+        Cell(DASH) if run is None else _error(run),
     )
+
+
+def four_digits(loss: float) -> str:
+    return f"{loss:.4f}"
+
+
+def _error(run: ConfirmationRun) -> Cell:
+    return Cell(phrases.signed(run.error_percent, unit=" %"), strong=True, value=run.error_percent)
 
 
 def _measured(run: ConfirmationRun) -> str:
@@ -165,7 +194,7 @@ def _measured(run: ConfirmationRun) -> str:
     return f"{run.measured_loss:.4f}{error}"
 
 
-def _interval(interval: tuple[float, float] | None, digits: int) -> str:
+def interval_text(interval: tuple[float, float] | None, digits: int) -> str:
     return DASH if interval is None else " to ".join(phrases.fixed(end, digits) for end in interval)
 
 
@@ -198,15 +227,59 @@ def optima_table(results: Results) -> Table | None:
 def _optimum_row(group: str, optimum: Optimum) -> tuple[Cell, ...]:
     return (
         Cell(group, group=group),
-        Cell(phrases.scientific(optimum.budget)),
-        Cell(phrases.count(optimum.params)),
-        Cell(phrases.count(optimum.flops_per_token)),
-        Cell(phrases.count(optimum.tokens)),
-        Cell(phrases.count(optimum.tokens / optimum.params)),
-        Cell(f"{optimum.loss:.4f}"),
+        number(optimum.budget, phrases.scientific),
+        number(optimum.params, phrases.count),
+        number(optimum.flops_per_token, phrases.count),
+        number(optimum.tokens, phrases.count),
+        number(optimum.tokens / optimum.params, phrases.count),
+        number(optimum.loss, four_digits),
         Cell(str(len(optimum.points))),
         Cell("; ".join(optimum.flags) or DASH),
     )
+
+
+def crossings_table(results: Results) -> Table | None:
+    """Where the laws of the loss of any two groups cross, or who leads throughout."""
+    rows = tuple(_crossing_row(gap) for gap in law_gaps(results))
+    header = ("Groups", "", "Leads below", "Leads above", "Crossing (FLOPs)", "95 % interval", "Loss there")
+    caption = (
+        "Of the fitted power laws, between the smallest budget and a thousand times the largest, where intervals are "
+        "cut off. `noiselaw laws cross` asks the runs themselves."
+    )
+    return Table("crossings", "Crossings", caption, header, rows, text_columns=(0, 1, 2, 3)) if rows else None
+
+
+def _crossing_row(gap: LawGap) -> tuple[Cell, ...]:
+    below, above = (gap.leader(end) for end in gap.within)
+    at = gap.crossing
+    interval = "not bounded" if gap.interval is None else " to ".join(map(phrases.scientific, gap.interval))
+    return (
+        Cell(gap.first, group=gap.first),
+        Cell(gap.second, group=gap.second),
+        Cell(below, group=below),
+        Cell(above, group=above),
+        Cell("none") if at is None else number(at, phrases.scientific),
+        Cell(DASH if at is None else interval),
+        Cell(DASH) if at is None else number(gap.loss.at(at), four_digits),
+    )
+
+
+def progress_table(results: Results) -> Table | None:
+    """Where every run stands, while the study runs."""
+    rows = tuple(
+        (
+            Cell(state.run, group=state.group),
+            Cell(state.status),
+            Cell(phrases.percent(state.share)),
+            _known(state.loss, four_digits),
+            _known(state.tokens_per_second, phrases.count),
+        )
+        for state in results.states
+    )
+    done = sum(state.status == "done" for state in results.states)
+    title = f"{done} of {len(rows)} runs done"
+    header = ("Run", "State", "Done", "Held-out loss", "Tokens per second")
+    return Table("progress", title, "Losses in nats per token.", header, rows, text_columns=(0, 1)) if rows else None
 
 
 def throughput_table(results: Results) -> Table | None:
@@ -225,10 +298,10 @@ def throughput_table(results: Results) -> Table | None:
             Cell(group, group=group),
             Cell(f"{shape['layers']} × {shape['width']}"),
             Cell(str(shape["len"])),
-            Cell(_known(shape["tokens_per_second"], phrases.count)),
-            Cell(_known(shape["model_flops_per_second"], lambda value: f"{value / 1e9:.3g}")),
-            Cell(_known(shape["share_of_matmul_peak"], phrases.percent)),
-            Cell(_known(shape["seconds"], phrases.duration)),
+            _known(shape["tokens_per_second"], phrases.count),
+            _known(shape["model_flops_per_second"], lambda value: f"{value / 1e9:.3g}"),
+            _known(shape["share_of_matmul_peak"], phrases.percent),
+            _known(shape["seconds"], phrases.duration),
         )
         for group in results.groups
         for shape in shapes.filter(pl.col("group") == group).iter_rows(named=True)
@@ -240,8 +313,8 @@ def throughput_table(results: Results) -> Table | None:
     )
 
 
-def _known(value: float | None, write: Callable[[float], str]) -> str:
-    return DASH if value is None else write(value)
+def _known(value: float | None, write: Callable[[float], str]) -> Cell:
+    return Cell(DASH) if value is None else number(value, write)
 
 
 def exponents_table(results: Results) -> Table | None:
@@ -269,10 +342,10 @@ def _exponent_row(group: str, quantity: str, law: PowerLaw) -> tuple[Cell, ...]:
     return (
         Cell(LAW_SYMBOLS[quantity]),
         Cell(group, group=group),
-        Cell(f"{law.coefficient:.4g}"),
-        Cell(phrases.fixed(law.exponent, 4), strong=True),
-        Cell(_interval(law.interval, 4)),
+        number(law.coefficient, lambda coefficient: f"{coefficient:.4g}"),
+        Cell(phrases.fixed(law.exponent, 4), strong=True, value=law.exponent),
+        Cell(interval_text(law.interval, 4)),
         Cell(DASH if paper is None else phrases.fixed(paper.exponent, 4)),
-        Cell(DASH if paper is None else _interval(paper.interval, 3)),
+        Cell(DASH if paper is None else interval_text(paper.interval, 3)),
         Cell("; ".join(others) or DASH),
     )

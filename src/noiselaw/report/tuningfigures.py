@@ -119,7 +119,7 @@ def crossing(groups: Groups, table: RunTable) -> Drawing:
         "Losses of the table's rows, and stars where the laws of two groups cross (hollow where flagged). Right: the "
         "95 % interval of every crossing in the range searched (line) and where both groups have data (band)."
     )
-    panels = (_loss_panel(groups, table, over), _pair_panel(groups, over))
+    panels = (_loss_panel(groups, table, over), pair_panel(groups, over))
     return Drawing("cross", "Who overtakes whom", caption, (panels,))
 
 
@@ -147,7 +147,7 @@ def _star(record: Record, pair: str, y: float | None) -> list[Points]:
     ]  # fmt: skip
 
 
-def _pair_panel(groups: Groups, over: str) -> Panel:
+def pair_panel(groups: Groups, over: str) -> Panel:
     """A row per pair: the range searched, the range of data, the crossing; or who leads throughout."""
     marks: list[Mark] = []
     names = tuple(groups)[::-1]

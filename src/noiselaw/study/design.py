@@ -13,7 +13,17 @@ from pydantic import Field, model_validator
 
 from noiselaw.accounting import flops_per_token, parameter_counts
 from noiselaw.data.shards import TokenData
-from noiselaw.specs import AUTOREGRESSIVE, NOISE_SHIFTS, ModelSpec, RunSpec, Spec, SpecError, nearest_name, parse_spec
+from noiselaw.specs import (
+    AUTOREGRESSIVE,
+    NOISE_SHIFTS,
+    ModelSpec,
+    PlainName,
+    RunSpec,
+    Spec,
+    SpecError,
+    nearest_name,
+    parse_spec,
+)
 
 Role = Literal["grid", "confirmation"]
 
@@ -82,7 +92,7 @@ class SlurmSpec(Spec):
 class StudySpec(Spec):
     """A whole study."""
 
-    name: str
+    name: PlainName
     seed: int = Field(default=0, ge=0)
     data: StudyDataSpec
     groups: list[str] = Field(min_length=1)

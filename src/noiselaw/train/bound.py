@@ -13,6 +13,7 @@ from noiselaw.model.attention import Attention
 from noiselaw.model.transformer import Transformer
 from noiselaw.noise.elbo import prior_divergence, reconstruction_loss
 from noiselaw.noise.levels import Levels
+from noiselaw.train.distributed import ALONE, Ranks
 from noiselaw.train.objective import DiffusionObjective, NoisyBatch, Objective
 from noiselaw.train.step import HeadSettings, Precision, batch_loss
 
@@ -26,6 +27,8 @@ class Forward:
     head: HeadSettings
     rows: int
     """Sequences of one forward pass."""
+    ranks: Ranks = ALONE
+    """Processes that share the model; each scores its share of the texts, and all get every text's loss."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -81,13 +84,14 @@ def noised(
 @torch.no_grad()
 def batch_losses(forward: Forward, objective: Objective, batch: NoisyBatch) -> Tensor:
     """Weighted loss of each sequence."""
-    sums = []
-    for start in range(0, len(batch.inputs), forward.rows):
-        part = batch.rows(start, start + forward.rows)
-        integrand = batch_loss(forward.model, objective, part, forward.precision, forward.head).integrand
-        weighted = integrand.double().cpu() * part.weight.flatten()
+    sums, ranks = [], forward.ranks
+    share = batch.rows(ranks.share(len(batch.inputs)))
+    for start in range(0, len(share.inputs), forward.rows):
+        part = share.rows(slice(start, start + forward.rows))
+        integrand = batch_loss(forward.model, objective, part, forward.precision, forward.head, ranks=ranks).integrand
+        weighted = ranks.sum_over_tensor_ranks(integrand).double().cpu() * part.weight.flatten()
         sums.append(weighted.view_as(part.inputs).sum(1))
-    return torch.cat(sums)
+    return ranks.joined(torch.cat(sums), len(batch.inputs))
 
 
 def prior_losses(objective: DiffusionObjective, texts: Texts) -> Tensor:
@@ -123,6 +127,8 @@ def reconstruction_losses(
 def _token_losses(forward: Forward, objective: DiffusionObjective, texts: Texts, noisy: Tensor) -> Tensor:
     """-log p(x | z) of every token, [B, T], with at most one chunk of tokens times V logits at a time."""
     model, precision, chunk_tokens = forward.model, forward.precision, forward.head.chunk_tokens
+    num_texts, share = len(noisy), forward.ranks.share(len(noisy))
+    texts, noisy = texts.rows(share), noisy[share]
     losses, device = [], model.lm_head.weight.device
     for start in range(0, len(noisy), forward.rows):
         batch = texts.rows(slice(start, start + forward.rows))
@@ -134,7 +140,7 @@ def _token_losses(forward: Forward, objective: DiffusionObjective, texts: Texts,
             with precision.autocast(device):
                 logits = model.logits(states)
             losses.append(reconstruction_loss(objective.process, logits.double(), values, truth).cpu())
-    return torch.cat(losses).view_as(noisy)
+    return forward.ranks.joined(torch.cat(losses).view_as(noisy), num_texts)
 
 
 def stratified_standard_error(ordered: Tensor) -> Tensor:

@@ -9,22 +9,24 @@ weight stopped being a number.
 import math
 import time
 from collections.abc import Iterator
-from contextlib import closing
-from dataclasses import dataclass, field
+from contextlib import ExitStack, closing, nullcontext
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
 import torch
 
 from noiselaw.accounting import DEFAULT_CONVENTION, flops_per_token, head_flops_per_token, parameter_counts
-from noiselaw.data.shards import TokenData, open_tokens
+from noiselaw.data.mixture import Data, open_data
 from noiselaw.data.vocabulary import keep_vocabulary
-from noiselaw.files import only_writer, read_json, remove_leftovers, write_json, write_text
+from noiselaw.files import make_folder, only_writer, read_record, remove_leftovers, write_json, write_text
 from noiselaw.metrics import MetricsLog, Row, read_rows
+from noiselaw.model.sharded import local
 from noiselaw.specs import DiffusionSpec, RunSpec
-from noiselaw.train.checkpoint import newest_valid, restore, save_checkpoint
+from noiselaw.train.distributed import Ranks, joined_ranks
 from noiselaw.train.interrupt import Interrupted, stop_on_signal
 from noiselaw.train.machine import Machine, float32_products
+from noiselaw.train.saving import Checkpoints
 from noiselaw.train.step import StartingPoint, StepRecord, Training, train_step
 from noiselaw.train.validation import BoundEstimate, Validator
 from noiselaw.units import bits_per_byte_from_nats_per_token
@@ -67,7 +69,9 @@ class Run:
     fingerprint: str
     training: Training
     validator: Validator
-    log: MetricsLog
+    log: MetricsLog | None
+    """None on every rank but the first, which alone writes."""
+    checkpoints: Checkpoints
     step: int
     pending: list[StepRecord] = field(default_factory=list)
     """Steps not yet written."""
@@ -79,9 +83,11 @@ def train(spec: RunSpec, folder: Path, observers: list[Observer], start: Startin
     """Train the run `spec` in `folder`, from where it stands, and return its result.
 
     Calling it again continues after the newest valid checkpoint; a finished run returns its result at once. `start` is
-    the model that `spec.init.weights` names (`noiselaw.hub.starting_point` reads it).
+    the model that `spec.init.weights` names (`noiselaw.hub.starting_point` reads it). Where torchrun started several
+    processes, all call this with the same arguments on the same folder, and share the run.
 
     Raises:
+        RanksError: the processes that were started cannot share the run.
         RunFolderError: the folder holds something else.
         FolderInUseError: another process trains in the folder.
         CheckpointError: its checkpoints belong to another spec.
@@ -89,21 +95,18 @@ def train(spec: RunSpec, folder: Path, observers: list[Observer], start: Startin
         OSError: the disk is full; the last checkpoint is intact.
         Interrupted: Ctrl-C or SIGTERM; a checkpoint of the last step is on disk.
     """
-    data = open_tokens(spec.data.path)
+    data = open_data(spec.data)
     if (start is None) != (spec.init.weights is None):
         raise ValueError(f"init.weights is {spec.init.weights}, but the model to start from was not read with it")
     fingerprint = spec.fingerprint(data.fingerprint, None if start is None else start.fingerprint)
-    check_folder(folder, fingerprint)
-    if (folder / "result.json").exists():
-        return read_json(folder / "result.json")
-    folder.mkdir(parents=True, exist_ok=True)
-    with only_writer(folder, STOPPING_SECONDS):
-        remove_leftovers(folder)
-        remove_leftovers(folder / "checkpoints")
-        write_text(folder / "spec.json", spec.model_dump_json(indent=1) + "\n")
-        if spec.runtime.num_threads is not None:
-            torch.set_num_threads(spec.runtime.num_threads)
+    if spec.runtime.num_threads is not None:
+        torch.set_num_threads(spec.runtime.num_threads)
+    with joined_ranks(spec) as ranks, ExitStack() as held:
+        result = ranks.on_first(lambda: _enter(spec, folder, fingerprint, held))
+        if result is not None:
+            return result
         machine = Machine.of(spec.runtime)
+        observers = observers if ranks.is_first else []
         with float32_products(machine.float32_products):
             run = _prepare(
                 spec,
@@ -112,41 +115,62 @@ def train(spec: RunSpec, folder: Path, observers: list[Observer], start: Startin
                 fingerprint=fingerprint,
                 machine=machine,
                 start=start,
+                ranks=ranks,
                 observers=observers,
             )
             _train_to_the_end(run, observers)
-            return _finish(run)
+            return ranks.on_first(lambda: _finish(run))
+
+
+def _enter(spec: RunSpec, folder: Path, fingerprint: str, held: ExitStack) -> dict[str, Any] | None:
+    """Lock the folder for as long as `held` lasts and make it ready, or return the result that it holds already."""
+    check_folder(folder, fingerprint)
+    if (folder / "result.json").exists():
+        return read_record(folder / "result.json", "validation")
+    make_folder(folder)
+    held.enter_context(only_writer(folder, STOPPING_SECONDS))
+    remove_leftovers(folder)
+    write_text(folder / "spec.json", spec.model_dump_json(indent=1) + "\n")
+    return None
 
 
 def _train_to_the_end(run: Run, observers: list[Observer]) -> None:
     spec, validate_at = run.spec, set(validation_steps(run.spec))
     started = saved = flushed = time.monotonic()
-    first_step = run.step
-    with stop_on_signal() as stop, closing(run.log):
+    first_step, flush_due = run.step, False
+    log = nullcontext() if run.log is None else closing(run.log)
+    with stop_on_signal() as requested, log, run.checkpoints, run.training.batches:
         while run.step < spec.schedule.num_steps:
             record = train_step(run.training, run.step)
             run.step = record.step
             run.num_live_tokens += record.num_live_tokens
             run.pending.append(record)
-            now = time.monotonic()
-            if run.step % FLUSH_STEPS == 0 or now - flushed >= FLUSH_SECONDS or run.step in validate_at:
+            run.checkpoints.check()
+            if flush_due or run.step % FLUSH_STEPS == 0 or run.step in validate_at:
                 _flush(run, observers, _speed_row(run, first_step, started))
-                flushed = now
+                flushed = time.monotonic()
             if run.step in validate_at:
                 _validate(run, observers)
-            if stop or time.monotonic() - saved >= spec.runtime.checkpoint_every_seconds:
-                _checkpoint(run, observers)
+            # What depends on a clock or a signal is done by all ranks or by none.
+            now = time.monotonic()
+            stop, save_due, flush_due = run.training.ranks.any(
+                bool(requested),
+                now - saved >= spec.runtime.checkpoint_every_seconds,
+                now - flushed >= FLUSH_SECONDS,
+            )
+            if stop or save_due:
+                _checkpoint(run, observers, wait=stop)
                 saved = time.monotonic()
             if stop:
                 raise Interrupted(f"{run.folder}: stopped after step {run.step}; the same command continues from there")
-        _checkpoint(run, observers)
+        _checkpoint(run, observers, wait=True)
 
 
 def check_folder(folder: Path, fingerprint: str) -> None:
     """Raises RunFolderError when `folder` holds something else than this run."""
     facts_path = folder / "run.json"
     if facts_path.exists():
-        found = read_json(facts_path).get("fingerprint")
+        found = read_record(facts_path, "fingerprint")["fingerprint"]
         if found != fingerprint:
             raise RunFolderError(
                 f"{folder}: holds another run (fingerprint {found}, this spec's is {fingerprint}); "
@@ -166,7 +190,7 @@ def validation_steps(spec: RunSpec) -> list[int]:
     return sorted({max(1, round(last * 10**exponent)) for exponent in exponents} | {last})
 
 
-def run_facts(spec: RunSpec, data: TokenData, fingerprint: str) -> dict[str, Any]:
+def run_facts(spec: RunSpec, data: Data, fingerprint: str) -> dict[str, Any]:
     """What follows from the spec and the data: sizes, FLOPs by named convention, units."""
     shape = spec.model.shape(data.vocab_size)
     counts = parameter_counts(shape)
@@ -189,22 +213,18 @@ def _prepare(
     spec: RunSpec,
     folder: Path,
     *,
-    data: TokenData,
+    data: Data,
     fingerprint: str,
     machine: Machine,
     start: StartingPoint | None,
+    ranks: Ranks,
     observers: list[Observer],
 ) -> Run:
-    training = Training.build(spec, data, machine.device, start)
-    checkpoint, faults = newest_valid(folder / "checkpoints", fingerprint)
-    if checkpoint is not None:
-        restore(checkpoint, training.model, training.optimizer)
-    facts = run_facts(spec, data, fingerprint) | {"machine": machine.facts(training.precision.dtype)}
-    write_json(folder / "run.json", facts)
-    reference = spec.objective.noise.reference if isinstance(spec.objective, DiffusionSpec) else None
-    keep_vocabulary(data, folder, frequencies=reference == "unigram")
-    (folder / "failure.json").unlink(missing_ok=True)
-    step = 0 if checkpoint is None else checkpoint.step
+    training = Training.build(spec, data, machine.device, start, ranks)
+    checkpoints = Checkpoints(folder / "checkpoints", fingerprint, keep=spec.runtime.keep_checkpoints)
+    step, faults = checkpoints.restore_newest(training.model, training.optimizer)
+    facts = run_facts(spec, data, fingerprint) | {"machine": machine.facts(training.precision.dtype, ranks.size)}
+    ranks.on_first(lambda: _write_facts(spec, folder, data, facts))
     length = spec.data.sequence_length
     run = Run(
         spec=spec,
@@ -213,9 +233,10 @@ def _prepare(
         fingerprint=fingerprint,
         training=training,
         validator=Validator(
-            training.objective, data.split("validation"), length, spec.validation, validation_rows(spec)
+            training.objective, data.split("validation"), length, spec.validation, validation_rows(spec), ranks=ranks
         ),
-        log=MetricsLog(folder / "metrics.jsonl", step),
+        log=MetricsLog(folder / "metrics.jsonl", step) if ranks.is_first else None,
+        checkpoints=checkpoints,
         step=step,
     )
     for observer in observers:
@@ -223,6 +244,13 @@ def _prepare(
         for fault in faults:
             observer.message(fault)
     return run
+
+
+def _write_facts(spec: RunSpec, folder: Path, data: Data, facts: dict[str, Any]) -> None:
+    write_json(folder / "run.json", facts)
+    reference = spec.objective.noise.reference if isinstance(spec.objective, DiffusionSpec) else None
+    keep_vocabulary(data, folder, frequencies=reference == "unigram")
+    (folder / "failure.json").unlink(missing_ok=True)
 
 
 def validation_rows(spec: RunSpec) -> int:
@@ -248,7 +276,8 @@ def _flush(run: Run, observers: list[Observer], speed: Row | None = None) -> Non
 
 
 def _failure(run: Run, step: int, fault: str) -> NonFiniteLossError:
-    write_json(run.folder / "failure.json", {"step": step, "fault": fault})
+    if run.training.ranks.is_first:
+        write_json(run.folder / "failure.json", {"step": step, "fault": fault})
     return NonFiniteLossError(
         f"{run.folder}: {fault} at step {step}; the checkpoints before it are intact. "
         f"Lower optimizer.learning_rate (now {run.spec.optimizer.learning_rate}) or lengthen schedule.warmup_steps "
@@ -267,7 +296,9 @@ def _validate(run: Run, observers: list[Observer]) -> None:
 
 def _row(run: Run, kind: str, step: int, **values: float) -> Row:
     tokens = step * run.facts["tokens_per_step"]
-    return {"kind": kind, "step": step, "tokens": tokens, "flops": tokens * run.facts["flops_per_token"], **values}
+    seen = asdict(run.training.loader.exposure(step))
+    flops = tokens * run.facts["flops_per_token"]
+    return {"kind": kind, "step": step, "tokens": tokens, "flops": flops, **values, **seen}
 
 
 def _speed_row(run: Run, first_step: int, started: float) -> Row:
@@ -281,30 +312,27 @@ def _speed_row(run: Run, first_step: int, started: float) -> Row:
         "seconds": seconds,
         "tokens_per_second": num_tokens / seconds,
         "model_flops_per_second": flops / seconds,
+        "data_wait_seconds": run.training.batches.waited_seconds,
         "share_of_matmul_peak": flops / seconds / run.facts["machine"]["matmul_flops_per_second"],
     }
 
 
 def _write(run: Run, observers: list[Observer], rows: list[Row]) -> None:
-    run.log.append(rows)
+    if run.log is not None:
+        run.log.append(rows)
     for observer in observers:
         observer.rows(rows)
 
 
-def _checkpoint(run: Run, observers: list[Observer]) -> None:
+def _checkpoint(run: Run, observers: list[Observer], *, wait: bool) -> None:
     _flush(run, observers)
     # The last update may have overflowed although its loss and gradient were finite.
-    if not all(bool(parameter.isfinite().all()) for parameter in run.training.model.parameters()):
+    is_finite = all(bool(local(parameter).isfinite().all()) for parameter in run.training.model.parameters())
+    if any(run.training.ranks.any(not is_finite)):
         raise _failure(run, run.step, "weights that are not finite")
-    run.log.sync()
-    save_checkpoint(
-        run.folder / "checkpoints",
-        run.training.model,
-        run.training.optimizer,
-        step=run.step,
-        fingerprint=run.fingerprint,
-        keep=run.spec.runtime.keep_checkpoints,
-    )
+    if run.log is not None:
+        run.log.sync()
+    run.checkpoints.save(run.training.model, run.training.optimizer, step=run.step, wait=wait)
 
 
 def _finish(run: Run) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+import torch.distributed as dist
 
 from noiselaw.head.kernels import describe_kernel
 from noiselaw.specs import Float32Products, RuntimeSpec
@@ -69,6 +70,32 @@ def resolve_device(name: str) -> torch.device:
     return device
 
 
+def num_started() -> int:
+    """Processes that share this run: those of the process group, or those that torchrun started; else 1."""
+    if dist.is_available() and dist.is_initialized():
+        return dist.get_world_size()
+    return int(os.environ.get("WORLD_SIZE", "1")) if "RANK" in os.environ else 1
+
+
+def own_device(runtime: RuntimeSpec) -> torch.device:
+    """Where this process computes: as `resolve_device`, and of several processes each has a GPU of its own.
+
+    Raises ValueError where there are not enough.
+    """
+    device = resolve_device(runtime.device)
+    if device.type != "cuda" or num_started() == 1:
+        return device
+    if device.index is not None:
+        raise ValueError(f"runtime.device is {device} but {num_started()} processes run: set it to cuda or auto")
+    index, num_gpus = int(os.environ.get("LOCAL_RANK", "0")), torch.cuda.device_count()
+    if index >= num_gpus:
+        raise ValueError(
+            f"process {index} of this machine has no GPU of its own ({num_gpus} found); start at most {num_gpus} here "
+            "(torchrun --nproc-per-node)"
+        )
+    return torch.device("cuda", index)
+
+
 def matmul_flops_per_second(device: torch.device, dtype: torch.dtype, size: int | None = None) -> float:
     """Best rate of three timed square matrix products of side `size` (512 on CPU, 8192 on GPU), FLOPs per second.
 
@@ -100,25 +127,29 @@ class Machine:
     @staticmethod
     def of(runtime: RuntimeSpec) -> "Machine":
         """The machine as `runtime` asks for it. Raises ValueError for a device or a kernel this machine lacks."""
-        device = resolve_device(runtime.device)
+        device = own_device(runtime)
         return Machine(
             device=device,
             float32_products=choose_float32_products(runtime.float32_products, device),
             head_kernel=describe_kernel(runtime.head_kernel, device),
         )
 
-    def facts(self, dtype: torch.dtype) -> dict[str, Any]:
-        """For a record: processor or GPU, cores, versions, choices, and the measured rate of products of `dtype`."""
+    def facts(self, dtype: torch.dtype, num_processes: int = 1) -> dict[str, Any]:
+        """For a record: processor or GPU, cores, versions, choices, and the measured rate of products of `dtype`.
+
+        The rate is that of this machine times the number of processes that compute the run.
+        """
         is_gpu = self.device.type == "cuda"
         return {
             "device": torch.cuda.get_device_name(self.device) if is_gpu else _cpu_name(),
             "num_cores": os.cpu_count(),
             "num_threads": torch.get_num_threads(),
+            "num_processes": num_processes,
             "float32_products": self.float32_products,
             "head_kernel": self.head_kernel,
             "torch": torch.__version__,
             "python": platform.python_version(),
-            "matmul_flops_per_second": matmul_flops_per_second(self.device, dtype),
+            "matmul_flops_per_second": matmul_flops_per_second(self.device, dtype) * num_processes,
         }
 
 

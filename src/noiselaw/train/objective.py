@@ -10,8 +10,8 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from noiselaw.data.mixture import Data
 from noiselaw.data.pack import insert_empty_tokens, prompt_lengths
-from noiselaw.data.shards import TokenData
 from noiselaw.model.attention import Attention
 from noiselaw.noise.elbo import WEIGHTINGS
 from noiselaw.noise.mixing import Mixing
@@ -38,9 +38,9 @@ class NoisyBatch:
     ends: Tensor | None = None
     """[B] length of each sequence where they differ: what stands from there on does not exist. None where all are T."""
 
-    def rows(self, start: int, stop: int) -> "NoisyBatch":
-        """The sequences from `start` to `stop`."""
-        return self._map(lambda part: part[start:stop])
+    def rows(self, index: Tensor | slice) -> "NoisyBatch":
+        """The sequences at `index`."""
+        return self._map(lambda part: part[index])
 
     def to(self, device: torch.device) -> "NoisyBatch":
         return self._map(lambda part: moved(part, device))
@@ -145,7 +145,7 @@ class AutoregressiveObjective:
         return NoisyBatch(inputs, tokens, torch.zeros_like(ones), ones, prompt_lengths=None, causal=True)
 
 
-def build_objective(spec: DiffusionSpec | AutoregressiveSpec, data: TokenData) -> Objective:
+def build_objective(spec: DiffusionSpec | AutoregressiveSpec, data: Data) -> Objective:
     """The objective `spec` describes, over the vocabulary of `data`."""
     if isinstance(spec, AutoregressiveSpec):
         return AutoregressiveObjective(data.mask_id, data.end_of_text_id)

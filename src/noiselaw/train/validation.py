@@ -10,8 +10,8 @@ from dataclasses import asdict, dataclass
 import torch
 from torch import Tensor
 
+from noiselaw.data.mixture import AnySplit
 from noiselaw.data.order import step_generator
-from noiselaw.data.shards import Split
 from noiselaw.model.transformer import Transformer
 from noiselaw.noise.levels import square_root_levels
 from noiselaw.specs import ValidationSpec
@@ -24,7 +24,9 @@ from noiselaw.train.bound import (
     reconstruction_losses,
     stratified_standard_error,
 )
+from noiselaw.train.distributed import ALONE, Ranks
 from noiselaw.train.objective import DiffusionObjective, NoisyBatch, Objective
+from noiselaw.train.parallel import reshard
 from noiselaw.train.step import HeadSettings, Precision
 
 VALIDATION_SEED = 1729
@@ -49,7 +51,14 @@ class Validator:
     """Estimates the bound of a model on the same held-out sequences each time it is asked."""
 
     def __init__(
-        self, objective: Objective, split: Split, sequence_length: int, spec: ValidationSpec, batch_sequences: int
+        self,
+        objective: Objective,
+        split: AnySplit,
+        sequence_length: int,
+        spec: ValidationSpec,
+        batch_sequences: int,
+        *,
+        ranks: Ranks = ALONE,
     ) -> None:
         available = split.num_sequences(sequence_length)
         if available < spec.num_sequences:
@@ -60,7 +69,7 @@ class Validator:
         indices = torch.linspace(0, available - 1, spec.num_sequences).long().numpy()
         self._texts = Texts(torch.from_numpy(split.sequences(indices, sequence_length)))
         self._objective = objective
-        self._rows = batch_sequences
+        self._rows, self._ranks = batch_sequences, ranks
         self._generator = step_generator(VALIDATION_SEED, 0, "validation")
         self._batches, self._order = self._fixed_draws(spec.draws)
 
@@ -82,13 +91,17 @@ class Validator:
 
     @torch.no_grad()
     def estimate(self, model: Transformer, precision: Precision, head: HeadSettings) -> BoundEstimate:
-        """The bound of `model` on the held-out sequences, in nats per token, with its standard error."""
+        """The bound of `model` on the held-out sequences, in nats per token, with its standard error.
+
+        Of several ranks each computes its share of the sequences, and all get the same estimate.
+        """
         model.eval()
         length = self._texts.tokens.shape[1]
-        forward = Forward(model, precision, head, self._rows)
+        forward = Forward(model, precision, head, self._rows, self._ranks)
         sums = [batch_losses(forward, self._objective, part) for part in self._batches]
         per_sequence = torch.stack(sums).mean(0) / length
         reconstruction, prior = self._end_terms(forward)
+        reshard(model)
         model.train()
         diffusion = float(per_sequence.mean())
         return BoundEstimate(

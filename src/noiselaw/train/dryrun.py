@@ -1,0 +1,261 @@
+"""What a step of a run takes on one of many devices, without the devices: the run's own step on fake tensors.
+
+Model, sharding, optimiser and step are those of a real run, on a process group that only pretends to have other ranks,
+so this process is rank 0, which holds the largest shard. Blocks are all alike: where there are many, a step is traced
+with a few and with one more, and what a block adds is added for the others, moment by moment (`Phase`). The batch is
+the worst there can be: every token carries loss, and prompts ask for a mask.
+
+Tensors pretend to be on a CPU, because sharding asks real devices for streams. What differs on a GPU: attention keeps
+what its kernel there keeps, and the gradient of the head is widened in one piece. `torch.compile` is left out: it only
+saves memory.
+"""
+
+import math
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensorMode, unset_fake_temporarily
+from torch.optim import Optimizer
+from torch.testing._internal.distributed.fake_pg import FakeStore
+
+from noiselaw.model.transformer import Transformer
+from noiselaw.noise.process import build_process
+from noiselaw.optim.groups import build_optimizer
+from noiselaw.specs import AutoregressiveSpec, RunSpec
+from noiselaw.train.distributed import ALONE, Ranks, build_mesh, check_ranks
+from noiselaw.train.memory import KINDS, Kind, Ledger, Link, Phase
+from noiselaw.train.objective import AutoregressiveObjective, DiffusionObjective, NoisyBatch, Objective
+from noiselaw.train.parallel import parallelise
+from noiselaw.train.step import HeadSettings, Precision, accumulate_gradients, clip_gradients
+
+TRACED_BLOCKS = (3, 4)
+"""Of a model that has more. Sharding fetches a block ahead and frees one behind: with three there is one between."""
+
+
+@dataclass(frozen=True, slots=True)
+class StepCost:
+    """What one optimiser step takes on one device."""
+
+    memory: Mapping[Phase, Mapping[Kind, float]]
+    """Bytes by kind at the fullest moment of each phase of the last pass over a micro-batch and of the update."""
+    flops: float
+    """Of matrix products and attention, those of recomputed blocks included."""
+    traffic: Mapping[Link, float]
+    """Size in bytes of the whole tensors that collectives of each kind and group move."""
+
+    @property
+    def peak_phase(self) -> Phase:
+        return max(self.memory, key=lambda phase: sum(self.memory[phase].values()))
+
+    @property
+    def peak(self) -> Mapping[Kind, float]:
+        """Bytes by kind at the fullest moment of the step."""
+        return self.memory[self.peak_phase]
+
+    @property
+    def peak_bytes(self) -> float:
+        return sum(self.peak.values())
+
+    def plus(self, other: "StepCost", times: float) -> "StepCost":
+        """`self` + `times` (`other` - `self`), number by number."""
+
+        def mix(mine: float, others: float) -> float:
+            return mine + times * (others - mine)
+
+        return StepCost(
+            memory={
+                phase: {kind: mix(kinds[kind], other.memory[phase][kind]) for kind in KINDS}
+                for phase, kinds in self.memory.items()
+            },
+            flops=mix(self.flops, other.flops),
+            traffic={link: mix(moved, other.traffic[link]) for link, moved in self.traffic.items()},
+        )
+
+
+def step_cost(spec: RunSpec, vocab_size: int, num_ranks: int, device_type: str = "cuda") -> StepCost:
+    """What a step of `spec` takes on each of `num_ranks` devices of that type.
+
+    Raises RanksError where so many cannot share the run.
+    """
+    (cost,) = step_costs(spec, vocab_size, num_ranks, (passed_sequences(spec, num_ranks),), device_type)
+    return cost
+
+
+def passed_sequences(spec: RunSpec, num_ranks: int) -> int:
+    """Sequences of a forward pass on each device."""
+    share = device_sequences(spec, num_ranks)
+    return min(spec.runtime.micro_batch_sequences or share, share)
+
+
+def device_sequences(spec: RunSpec, num_ranks: int) -> int:
+    """Sequences of every batch that a device, or those that share its matrices, has to pass."""
+    return spec.batch_sequences * spec.runtime.parallel.tensor // num_ranks
+
+
+def step_costs(
+    spec: RunSpec, vocab_size: int, num_ranks: int, rows: Sequence[int], device_type: str = "cuda"
+) -> list[StepCost]:
+    """As `step_cost`, for each number in `rows` of sequences of a forward pass."""
+    check_ranks(spec, num_ranks)
+    few, more = TRACED_BLOCKS
+    if spec.model.num_layers <= more:
+        return traced_costs(spec, vocab_size, num_ranks, rows, device_type)
+    traced = [
+        traced_costs(
+            spec.model_copy(update={"model": spec.model.model_copy(update={"num_layers": blocks})}),
+            vocab_size,
+            num_ranks,
+            rows,
+            device_type,
+        )
+        for blocks in TRACED_BLOCKS
+    ]
+    times = (spec.model.num_layers - few) / (more - few)
+    return [first.plus(second, times) for first, second in zip(*traced, strict=True)]
+
+
+def traced_costs(
+    spec: RunSpec, vocab_size: int, num_ranks: int, rows: Sequence[int], device_type: str = "cuda"
+) -> list[StepCost]:
+    """As `step_costs`, with every block traced."""
+    precision = Precision(spec.precision)
+    objective = placeless_objective(spec, vocab_size)
+    head = HeadSettings.of(spec.runtime, vocab_size, precision, torch.device(device_type))
+    share, fake_mode, costs = device_sequences(spec, num_ranks), FakeTensorMode(allow_non_fake_inputs=True), []
+    with _pretended_ranks(spec, num_ranks) as ranks, fake_mode:
+        model = Transformer(spec.model, vocab_size)
+        parallelise(model, ranks.mesh, spec.runtime.model_copy(update={"compile": False}), precision.dtype)
+        optimizer = build_optimizer(model, spec.optimizer, spec.model)
+        _make_state(model, optimizer)
+        for num_sequences in rows:
+            num_passes = math.ceil(share / num_sequences)
+            with unset_fake_temporarily():
+                # Passes before the last are all alike.
+                num_traced = num_sequences * min(num_passes, 2) * ranks.num_shares
+                batch = fullest_batch(objective, num_traced, spec.data.sequence_length)
+            with Ledger(fake_mode) as ledger, _watched(model, optimizer, ledger):
+                accumulate_gradients(
+                    model, objective, batch, precision, micro_batch_sequences=num_sequences, head=head, ranks=ranks
+                )
+                clip_gradients(model, spec.optimizer.clip_norm, ranks)
+                optimizer.step()
+                optimizer.zero_grad()
+            costs.append(_cost(ledger, num_passes))
+    return costs
+
+
+def _cost(ledger: Ledger, num_passes: int) -> StepCost:
+    """Of a step of so many passes, from a ledger of two, or of one where there is one."""
+    times = [num_passes - 1, 1] if num_passes > 1 else [1]
+    traffic: Counter[Link] = Counter()
+    for work, repeats in zip(ledger.passes, times, strict=True):
+        traffic.update({link: repeats * moved for link, moved in work.traffic.items()})
+    flops = sum(repeats * work.flops for work, repeats in zip(ledger.passes, times, strict=True))
+    return StepCost(ledger.peaks(), flops, traffic)
+
+
+def _make_state(model: Transformer, optimizer: Optimizer) -> None:
+    """Let `optimizer` make the state that it has from the first step on."""
+    for parameter in model.parameters():
+        parameter.grad = torch.zeros_like(parameter)
+    optimizer.step()
+    optimizer.zero_grad()
+
+
+def placeless_objective(spec: RunSpec, vocab_size: int) -> Objective:
+    """The objective of `spec` over a vocabulary of which nothing is known but its size: the mask is its last id."""
+    mask_id = vocab_size - 1
+    if isinstance(spec.objective, AutoregressiveSpec):
+        return AutoregressiveObjective(mask_id, end_of_text_id=0)
+    frequencies = torch.full((vocab_size,), 1 / mask_id, dtype=torch.float64)
+    frequencies[mask_id] = 0
+    diffusion = spec.objective
+    process = build_process(
+        diffusion.noise,
+        vocab_size,
+        mask_id,
+        diffusion.min_log_snr,
+        diffusion.max_log_snr,
+        token_frequencies=frequencies,
+    )
+    return DiffusionObjective(diffusion, process, empty_id=0)
+
+
+class _Batch(NoisyBatch):
+    """Of equal sequences, so that it does not matter which ones are asked for: the answer may be a fake tensor."""
+
+    def rows(self, index: Tensor | slice) -> NoisyBatch:
+        return super().rows(index if isinstance(index, slice) else slice(len(index)))
+
+
+def fullest_batch(objective: Objective, num_sequences: int, sequence_length: int) -> NoisyBatch:
+    """A batch that takes as much memory as any: every token carries loss, and prompts of one token ask for a mask."""
+    shape = (num_sequences, sequence_length)
+    is_masked = objective.mixing is not None and objective.mixing.is_masked
+    clean = torch.zeros(shape, dtype=torch.int64)
+    is_causal = isinstance(objective, AutoregressiveObjective)
+    return _Batch(
+        inputs=torch.full_like(clean, objective.mask_id) if is_masked else clean,
+        clean=clean,
+        log_snr=torch.zeros(shape),
+        weight=torch.ones(shape),
+        prompt_lengths=None if is_causal else torch.ones(num_sequences, dtype=torch.int64),
+        causal=is_causal,
+    )
+
+
+@contextmanager
+def _pretended_ranks(spec: RunSpec, num_ranks: int) -> Iterator[Ranks]:
+    """Within the block this process believes to be the first of so many."""
+    if num_ranks == 1:
+        yield ALONE
+        return
+    dist.init_process_group("fake", store=FakeStore(), rank=0, world_size=num_ranks)
+    try:
+        parallel = spec.runtime.parallel
+        yield Ranks(0, num_ranks, parallel.tensor, build_mesh("cpu", num_ranks, parallel))
+    finally:
+        dist.destroy_process_group()
+
+
+@contextmanager
+def _watched(model: Transformer, optimizer: Optimizer, ledger: Ledger) -> Iterator[None]:
+    """Within the block the ledger knows what belongs to whom, and how far a step has come."""
+    parameters = list(model.parameters())
+    ledger.assign(parameters, "parameters")
+    state = (value for values in optimizer.state.values() for value in values.values())
+    ledger.assign((value for value in state if isinstance(value, Tensor)), "optimizer")
+
+    def note_gradients() -> None:
+        ledger.assign((part.grad for part in parameters if part.grad is not None), "gradients")
+
+    def before_pass(*_: Any) -> None:
+        note_gradients()
+        ledger.begin_pass()
+
+    def before_update(*_: Any) -> None:
+        note_gradients()
+        ledger.phase = "update"
+
+    def last_block_reached(_: Tensor) -> None:
+        ledger.phase = "last backward"
+
+    def after_first_block(_module: Any, _arguments: Any, output: Tensor) -> None:
+        output.register_hook(last_block_reached)
+
+    handles = (
+        model.register_forward_pre_hook(before_pass, prepend=True),
+        model.model.layers[0].register_forward_hook(after_first_block),
+        optimizer.register_step_pre_hook(before_update),
+    )
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
