@@ -88,6 +88,7 @@ def desk(page, pantry, tmp_path, monkeypatch) -> Path:
         if (folder / made).is_dir():
             shutil.rmtree(folder / made)
     monkeypatch.chdir(folder)
+    monkeypatch.syspath_prepend(folder)
     return folder
 
 
@@ -135,16 +136,18 @@ class Carrier:
         if words[:2] == ["study", "run"]:
             self.check_study(words, line)
         elif words[0] == "train":
-            self._patch.setattr(train_command, "starting_point", lambda _: None)
-            self._patch.setattr(train_command, "train_run", stop_here)
-            with pytest.raises(InterruptedError):
-                train_command.train([*words[1:], "--quiet"])
+            with pytest.MonkeyPatch.context() as patch:
+                patch.setattr(train_command, "starting_point", lambda _: None)
+                patch.setattr(train_command, "train_run", stop_here)
+                with pytest.raises(InterruptedError):
+                    train_command.train([*words[1:], "--quiet"])
         else:
-            verb = VERBS[tuple(words[:1])]
+            name = next(name for name in VERBS if tuple(words[: len(name)]) == name)
+            verb = VERBS[name]
             assert not verb.takes_overrides, f"{line}: reads its own options; nobody knows how to check them"
             module, function = verb.target.split(":")
             command = getattr(import_module(module), function)
-            tyro.cli(functools.wraps(command)(lambda *_, **__: None), args=words[1:])
+            tyro.cli(functools.wraps(command)(lambda *_, **__: None), args=words[len(name) :])
 
     def check_study(self, words: list[str], line: str) -> None:
         """Its recipe is read, its runs planned."""
