@@ -104,13 +104,12 @@ def continue_run(folder: Path, layout: str, kind: str, last: int) -> dict:
         restored = digests(*training_state(model, optimizer))
         for step in range(start + 1, last + 1):
             update(model, optimizer, step)
-            checkpoints.check()
             checkpoints.save(model, optimizer, step=step, wait=False)
     return {"start": start, "faults": faults, "restored": restored, "end": digests(*training_state(model, optimizer))}
 
 
 def fill_the_disk(folder: Path, last: int, failing_rank: int | None) -> str:
-    """Train until a save in the background fails and the next step says so. Without a rank the disk really fills."""
+    """Train until a save in the background fails. Without a rank to fail the disk really fills."""
     from torch.distributed.checkpoint.hf_storage import HuggingFaceStorageWriter
 
     write = HuggingFaceStorageWriter.write_data
@@ -124,7 +123,6 @@ def fill_the_disk(folder: Path, last: int, failing_rank: int | None) -> str:
             start, _ = checkpoints.restore_newest(model, optimizer)
             for step in range(start + 1, last + 1):
                 update(model, optimizer, step)
-                checkpoints.check()
                 if step == last and failing_rank is not None:
                     checkpoints.finish()  # the save before is not to fail
                     if dist.get_rank() == failing_rank:

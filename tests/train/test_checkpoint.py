@@ -67,7 +67,7 @@ def test_a_save_is_of_its_moment_and_the_next_one_waits_for_it(tmp_path, monkeyp
         checkpoints.save(model, optimizer, step=1, wait=False)
         update(model, optimizer, 2)  # while the first is being written
         assert begun.wait(60)
-        checkpoints.check()
+        assert not checkpoints.failed
         assert log == ["begin 1"]
         threading.Timer(0.05, held.set).start()
         checkpoints.save(model, optimizer, step=2, wait=True)
@@ -92,7 +92,7 @@ def test_a_step_is_written_once(saved, monkeypatch):
     assert [stored(path) for path in list_checkpoints(saved)] == [uninterrupted("laprop", 4)[4]]
 
 
-def test_a_save_that_fails_in_the_background_stops_the_next_step(saved, monkeypatch):
+def test_a_save_that_fails_in_the_background_is_seen_at_the_next_step(saved, monkeypatch):
     def full(path, tensors, facts):
         raise OSError(errno.ENOSPC, "No space left on device")
 
@@ -102,9 +102,10 @@ def test_a_save_that_fails_in_the_background_stops_the_next_step(saved, monkeypa
     with Checkpoints(saved, FINGERPRINT, keep=1) as checkpoints:
         checkpoints.save(model, optimizer, step=4, wait=False)
         checkpoints._thread.shutdown()  # it has failed by now
+        assert checkpoints.failed
         with pytest.raises(OSError, match="No space left"):
-            checkpoints.check()
-        checkpoints.check()  # once is enough
+            checkpoints.finish()
+        assert not checkpoints.failed  # once is enough
     assert [stored(path) for path in list_checkpoints(saved)] == before
 
 

@@ -39,6 +39,7 @@ def plan(
     bytes_per_token: float | None = None,
     data: Path | None = None,
     write: Path | None = None,
+    dry_run: bool = False,
     json: bool = False,
 ) -> None:
     """Plan the run that spends a budget best: shape, tokens, batch, learning rate, loss, time, cost, memory.
@@ -64,6 +65,8 @@ def plan(
         bytes_per_token: Of your text, for bits per byte; by default that of the laws.
         data: Prepared data that the written spec names; by default that of the laws.
         write: File for the plan as a spec that `noiselaw train` accepts; one noise only.
+        dry_run: Build the planned run with fake tensors on as many pretended devices as --count says, and print what it
+            takes and which layouts fit; one noise only. `noiselaw train SPEC --dry-run` has more settings.
         json: Print JSON.
     """
     budget = _budget({"flops": flops, "tokens": tokens, "days": days})
@@ -73,14 +76,18 @@ def plan(
     book = read_book(laws) if laws else published_book()
     book = _adjusted(book, sequence_length, vocab_size, bytes_per_token)
     groups = noise or book.groups
-    if write is not None and len(groups) != 1:
-        raise ValueError(
-            f"--write {write}: a spec holds one run, not {len(groups)} ({', '.join(groups)}); give one noise"
-        )
+    if (write is not None or dry_run) and len(groups) != 1:
+        option = "--dry-run" if write is None else f"--write {write}"
+        raise ValueError(f"{option}: a spec holds one run, not {len(groups)} ({', '.join(groups)}); give one noise")
+    if dry_run and on is None:
+        raise ValueError("--dry-run: say on which devices, with --gpu and --count")
     plans = [plan_training(book, group, budget, on=on, unique_tokens=unique_tokens) for group in groups]
     if write is not None:
         write_spec(plans[0], book, write, data)
-    _show(plans, book, as_json=json)
+    if dry_run and on is not None:
+        _dry_run(plans[0], book, on, as_json=json)
+    else:
+        _show(plans, book, as_json=json)
     if write is not None:
         print(f"{write}: start it with `noiselaw train {shlex.quote(str(write))}`", file=sys.stderr)
 
@@ -99,6 +106,15 @@ def write_spec(plan: TrainingPlan, book: LawBook, path: Path, data: Path | None 
         f"# predicted loss {plan.loss.value:.3f}{low_high} nats per token.\n"
     )
     write_text(path, about + yaml.safe_dump(settings, sort_keys=False, allow_unicode=True))
+
+
+def _dry_run(plan: TrainingPlan, book: LawBook, on: Machine, *, as_json: bool) -> None:
+    """Print what the planned run takes on each device of `on`."""
+    from noiselaw.cli.dryrun import MEMORY_GB, planned_cluster, show_dry_run  # noqa: PLC0415 (loads torch: seconds)
+
+    spec = parse_spec(RunSpec, plan.run_settings(book.run_settings, str(book.data_path)), f"plan for {plan.group}")
+    limits = tuple(size * 1e9 for size in MEMORY_GB)
+    show_dry_run(spec, book.vocab_size, planned_cluster(on), limits, search=True, as_json=as_json)
 
 
 def _budget(given: dict[str, float | None]) -> Budget:

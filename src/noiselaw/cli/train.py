@@ -1,6 +1,7 @@
 """`noiselaw train SPEC.yaml [--out DIR] [--key value ...]`: train one model, or continue where it stopped."""
 
 import json
+import os
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Annotated
@@ -16,6 +17,8 @@ from noiselaw.train.loop import Observer
 from noiselaw.train.loop import train as train_run
 from noiselaw.train.throughput import measure_throughput
 
+DRY_RUN = "--dry-run"
+
 
 @dataclass(frozen=True, slots=True)
 class TrainArguments:
@@ -25,6 +28,10 @@ class TrainArguments:
     --optimizer.learning-rate 0.3 --objective.noise uniform --schedule.num-steps 2000.
     `noiselaw train --settings` lists them all.
     --init DIR starts from the model in DIR: a run folder, an export or a GIDD checkpoint.
+    Many processes share one run under torchrun (--runtime.parallel.* says how):
+    torchrun --nproc-per-node 8 -m noiselaw.cli train SPEC
+    --dry-run trains nothing: it says what the run takes on devices that need not be there
+    (`noiselaw train --dry-run --help`).
     """
 
     spec: Annotated[Path, tyro.conf.Positional]
@@ -42,16 +49,24 @@ def train(arguments: list[str]) -> None:
     if arguments == ["--settings"]:
         print(describe_settings(RunSpec))
         return
+    if DRY_RUN in arguments:
+        from noiselaw.cli.dryrun import dry_run_spec  # noqa: PLC0415 (loads torch's distributed tensors: seconds)
+
+        dry_run_spec([word for word in arguments if word != DRY_RUN])
+        return
     parsed, overrides = tyro.cli(TrainArguments, prog="noiselaw train", args=arguments, return_unknown_args=True)
     path = parsed.spec / "spec.json" if parsed.spec.is_dir() else parsed.spec
     options = tuple(field.name for field in fields(TrainArguments))
     spec = read_with_overrides(RunSpec, path, overrides, options)
+    is_first = os.environ.get("RANK", "0") == "0"  # of the processes that torchrun started, if it did
     if parsed.measure is not None:
-        print(json.dumps(measure_throughput(spec, parsed.measure).record()))
+        throughput = measure_throughput(spec, parsed.measure)
+        if is_first:
+            print(json.dumps(throughput.record()))
         return
     folder = parsed.out or (path.parent if path.name == "spec.json" else Path("runs") / spec.name)
-    observers: list[Observer] = [] if parsed.quiet else [ProgressBar()]
-    if spec.runtime.tensorboard:
+    observers: list[Observer] = [] if parsed.quiet or not is_first else [ProgressBar()]
+    if spec.runtime.tensorboard and is_first:
         from noiselaw.cli.tensorboard import TensorBoardObserver  # noqa: PLC0415 (an optional package)
 
         observers.append(TensorBoardObserver(folder))
@@ -61,6 +76,8 @@ def train(arguments: list[str]) -> None:
         for observer in observers:
             observer.close()
     last = result["validation"]
+    if not is_first:
+        return
     print(
         f"{folder}: step {last['step']}, {last['tokens']:,} tokens, held-out loss {last['loss']:.4f} "
         f"± {last['standard_error']:.4f} nats per token, {last['bits_per_byte']:.4f} bits per byte"

@@ -20,6 +20,7 @@ from noiselaw.model.sharded import local
 from noiselaw.specs import ParallelSpec, RunSpec
 from noiselaw.train.machine import num_started, own_device
 from noiselaw.train.parallel import MESH_AXES
+from noiselaw.train.rendezvous import fresh_store
 
 if TYPE_CHECKING:  # torch's distributed tensors take a second to import
     from torch.distributed.device_mesh import DeviceMesh
@@ -185,11 +186,12 @@ def joined_ranks(spec: RunSpec) -> Iterator[Ranks]:
 @contextmanager
 def _process_group(device: torch.device) -> Iterator[None]:
     """The process group of torchrun's processes, on the host's network too where `device` is a GPU."""
+    store, rank, size = fresh_store(TIMEOUT)
+    backend, own = "gloo", None
     if device.type == "cuda":
         torch.cuda.set_device(device)
-        dist.init_process_group("cpu:gloo,cuda:nccl", timeout=TIMEOUT, device_id=device)
-    else:
-        dist.init_process_group("gloo", timeout=TIMEOUT)
+        backend, own = "cpu:gloo,cuda:nccl", device
+    dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=TIMEOUT, device_id=own)
     try:
         yield
     finally:

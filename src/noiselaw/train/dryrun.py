@@ -20,7 +20,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from torch import Tensor
-from torch._subclasses.fake_tensor import FakeTensorMode, unset_fake_temporarily
+from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.optim import Optimizer
 from torch.testing._internal.distributed.fake_pg import FakeStore
 
@@ -99,13 +99,22 @@ def device_sequences(spec: RunSpec, num_ranks: int) -> int:
 
 
 def step_costs(
-    spec: RunSpec, vocab_size: int, num_ranks: int, rows: Sequence[int], device_type: str = "cuda"
+    spec: RunSpec,
+    vocab_size: int,
+    num_ranks: int,
+    rows: Sequence[int],
+    device_type: str = "cuda",
+    *,
+    memory_only: bool = False,
 ) -> list[StepCost]:
-    """As `step_cost`, for each number in `rows` of sequences of a forward pass."""
+    """As `step_cost`, for each number in `rows` of sequences of a forward pass.
+
+    Where only memory is asked for, the last pass alone is traced, with the gradients of those before it in place.
+    """
     check_ranks(spec, num_ranks)
     few, more = TRACED_BLOCKS
     if spec.model.num_layers <= more:
-        return traced_costs(spec, vocab_size, num_ranks, rows, device_type)
+        return traced_costs(spec, vocab_size, num_ranks, rows, device_type, memory_only=memory_only)
     traced = [
         traced_costs(
             spec.model_copy(update={"model": spec.model.model_copy(update={"num_layers": blocks})}),
@@ -113,6 +122,7 @@ def step_costs(
             num_ranks,
             rows,
             device_type,
+            memory_only=memory_only,
         )
         for blocks in TRACED_BLOCKS
     ]
@@ -121,32 +131,42 @@ def step_costs(
 
 
 def traced_costs(
-    spec: RunSpec, vocab_size: int, num_ranks: int, rows: Sequence[int], device_type: str = "cuda"
+    spec: RunSpec,
+    vocab_size: int,
+    num_ranks: int,
+    rows: Sequence[int],
+    device_type: str = "cuda",
+    *,
+    memory_only: bool = False,
 ) -> list[StepCost]:
     """As `step_costs`, with every block traced."""
     precision = Precision(spec.precision)
     objective = placeless_objective(spec, vocab_size)
     head = HeadSettings.of(spec.runtime, vocab_size, precision, torch.device(device_type))
     share, fake_mode, costs = device_sequences(spec, num_ranks), FakeTensorMode(allow_non_fake_inputs=True), []
-    with _pretended_ranks(spec, num_ranks) as ranks, fake_mode:
-        model = Transformer(spec.model, vocab_size)
+    with _pretended_ranks(spec, num_ranks) as ranks:
+        with torch.device("meta"):
+            model = Transformer(spec.model, vocab_size)
         parallelise(model, ranks.mesh, spec.runtime.model_copy(update={"compile": False}), precision.dtype)
-        optimizer = build_optimizer(model, spec.optimizer, spec.model)
-        _make_state(model, optimizer)
+        with fake_mode:
+            model.to_empty(device="cpu")
+            optimizer = build_optimizer(model, spec.optimizer, spec.model)
+            _make_state(model, optimizer)
         for num_sequences in rows:
             num_passes = math.ceil(share / num_sequences)
-            with unset_fake_temporarily():
-                # Passes before the last are all alike.
-                num_traced = num_sequences * min(num_passes, 2) * ranks.num_shares
-                batch = fullest_batch(objective, num_traced, spec.data.sequence_length)
-            with Ledger(fake_mode) as ledger, _watched(model, optimizer, ledger):
+            num_traced = 1 if memory_only else min(num_passes, 2)  # passes before the last are all alike
+            sequences = num_sequences * num_traced * ranks.num_shares
+            batch = fullest_batch(objective, sequences, spec.data.sequence_length)
+            with fake_mode, Ledger(fake_mode) as ledger, _watched(model, optimizer, ledger):
+                if num_traced < num_passes:
+                    _leave_gradients(model)
                 accumulate_gradients(
                     model, objective, batch, precision, micro_batch_sequences=num_sequences, head=head, ranks=ranks
                 )
                 clip_gradients(model, spec.optimizer.clip_norm, ranks)
                 optimizer.step()
                 optimizer.zero_grad()
-            costs.append(_cost(ledger, num_passes))
+            costs.append(_cost(ledger, 1 if memory_only else num_passes))
     return costs
 
 
@@ -162,10 +182,14 @@ def _cost(ledger: Ledger, num_passes: int) -> StepCost:
 
 def _make_state(model: Transformer, optimizer: Optimizer) -> None:
     """Let `optimizer` make the state that it has from the first step on."""
-    for parameter in model.parameters():
-        parameter.grad = torch.zeros_like(parameter)
+    _leave_gradients(model)
     optimizer.step()
     optimizer.zero_grad()
+
+
+def _leave_gradients(model: Transformer) -> None:
+    for parameter in model.parameters():
+        parameter.grad = torch.zeros_like(parameter)
 
 
 def placeless_objective(spec: RunSpec, vocab_size: int) -> Objective:

@@ -69,16 +69,12 @@ class Checkpoints:
 
     @property
     def failed(self) -> bool:
-        """Whether a save in the background has failed by now: `finish` raises its error. Ranks learn of it at different
-        steps, so they should agree on it before they act.
+        """Whether a save in the background has failed by now; then `finish` raises its error.
+
+        Ranks see it at different steps: they have to agree on it before all of them call `finish`.
         """
         saving = self._saving
         return saving is not None and saving.done() and saving.exception() is not None
-
-    def check(self) -> None:
-        """Raise the error of a save in the background, if it has failed by now: for every step."""
-        if self.failed:
-            self.finish()
 
     def finish(self) -> None:
         """Wait for the save under way. Raises its error."""
