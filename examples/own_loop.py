@@ -33,7 +33,9 @@ class TheirModel(nn.Module):
         return self.encoder(self.embedding(ids) + self.positions)
 
 
-def main(file: tyro.conf.Positional[Path], steps: int = 500, shift: float = 0.0, batch: int = 32, length: int = 64) -> list[float]:
+def main(
+    file: tyro.conf.Positional[Path], steps: int = 500, shift: float = 0.0, batch: int = 32, length: int = 64
+) -> list[float]:
     """Train on the bytes of `file` with hybrid noise of this `shift`; the losses, nats per token."""
     torch.manual_seed(0)
     text = torch.frombuffer(bytearray(file.read_bytes()), dtype=torch.uint8).long()

@@ -84,10 +84,11 @@ def desk(page, pantry, tmp_path, monkeypatch) -> Path:
     """A copy of the pantry to work in, without what the page makes itself."""
     folder = tmp_path / "desk"
     shutil.copytree(pantry, folder)
-    for made in re.findall(r"--out (\S+)", page.read_text(encoding="utf-8")):
+    for made in re.findall(r"--out ((?:runs|models|data)/\S+)", page.read_text(encoding="utf-8")):
         if (folder / made).is_dir():
             shutil.rmtree(folder / made)
     monkeypatch.chdir(folder)
+    monkeypatch.syspath_prepend(folder)
     return folder
 
 
@@ -135,16 +136,18 @@ class Carrier:
         if words[:2] == ["study", "run"]:
             self.check_study(words, line)
         elif words[0] == "train":
-            self._patch.setattr(train_command, "starting_point", lambda _: None)
-            self._patch.setattr(train_command, "train_run", stop_here)
-            with pytest.raises(InterruptedError):
-                train_command.train([*words[1:], "--quiet"])
+            with pytest.MonkeyPatch.context() as patch:
+                patch.setattr(train_command, "starting_point", lambda _: None)
+                patch.setattr(train_command, "train_run", stop_here)
+                with pytest.raises(InterruptedError):
+                    train_command.train([*words[1:], "--quiet"])
         else:
-            verb = VERBS[tuple(words[:1])]
+            name = next(name for name in VERBS if tuple(words[: len(name)]) == name)
+            verb = VERBS[name]
             assert not verb.takes_overrides, f"{line}: reads its own options; nobody knows how to check them"
             module, function = verb.target.split(":")
             command = getattr(import_module(module), function)
-            tyro.cli(functools.wraps(command)(lambda *_, **__: None), args=words[1:])
+            tyro.cli(functools.wraps(command)(lambda *_, **__: None), args=words[len(name) :])
 
     def check_study(self, words: list[str], line: str) -> None:
         """Its recipe is read, its runs planned."""
@@ -204,11 +207,9 @@ CHECKED: dict[str, Taker] = {
 
 def check_settings(values: dict, place: str) -> None:
     """A recipe, a run's spec, or some settings of either."""
-    known = read_mapping(
-        ROOT / "recipes" / ("tiny.yaml" if values.keys() <= RunSpec.model_fields.keys() else "laptop.yaml")
-    )
-    spec = RunSpec if values.keys() <= RunSpec.model_fields.keys() else StudySpec
-    parse_spec(spec, known | values, place)
+    is_run = values.keys() <= RunSpec.model_fields.keys() and "source" not in values.get("data", {})
+    whole = read_mapping(ROOT / "recipes" / ("tiny.yaml" if is_run else "laptop.yaml"))
+    parse_spec(RunSpec if is_run else StudySpec, whole | values, place)
 
 
 @pytest.mark.parametrize("page", PAGES_WITH_BLOCKS, ids=map(name_of, PAGES_WITH_BLOCKS))
