@@ -43,6 +43,7 @@ VERBS: dict[tuple[str, ...], Verb] = {
     ("study", "status"): Verb(
         "noiselaw.cli.study:status", "show the state of every run of a study", takes_overrides=True
     ),
+    ("study", "watch"): Verb("noiselaw.cli.watch:watch", "follow a running study in a browser, or on the terminal"),
     ("laws", "isoflop"): Verb("noiselaw.cli.laws:isoflop", "fit the best size, tokens and loss at every budget"),
     ("laws", "surface"): Verb("noiselaw.cli.laws:surface", "fit L = E + A N^-alpha + B D^-beta"),
     ("laws", "frontier"): Verb("noiselaw.cli.laws:frontier", "fit the envelope of loss curves"),
@@ -54,7 +55,7 @@ VERBS: dict[tuple[str, ...], Verb] = {
     ("laws", "cross"): Verb("noiselaw.cli.laws:cross", "find where one group overtakes another"),
     ("laws", "reproduce"): Verb("noiselaw.cli.reproduce:reproduce", "derive the published laws anew from their points"),
     ("plan",): Verb("noiselaw.cli.plan:plan", "plan the run that spends a budget best"),
-    ("report",): Verb("noiselaw.cli.report:report", "write a study's report page"),
+    ("report",): Verb("noiselaw.cli.report:report", "write the report page of a study, or of several"),
 }
 
 EXIT_USER_ERROR = 2

@@ -20,12 +20,18 @@ def document(
     data: Mapping[str, Any],
     scripts: Sequence[str],
     libraries: Sequence[str] = (),
+    connects: bool = False,
 ) -> str:
-    """The page as text. Styles, scripts and libraries are files of packages; `data` goes in as JSON, by element id."""
+    """The page as text. Styles, scripts and libraries are files of packages; `data` goes in as JSON, by element id.
+
+    A page that `connects` may ask the server it came from.
+    """
     head = element(
         "head",
         element("meta", charset="utf-8"),
-        element("meta", http_equiv="Content-Security-Policy", content=_policy([*libraries, *scripts])),
+        element(
+            "meta", http_equiv="Content-Security-Policy", content=_policy([*libraries, *scripts], connects=connects)
+        ),
         element("meta", name="viewport", content="width=device-width, initial-scale=1"),
         element("title", title),
         element("style", raw("\n".join(styles))),
@@ -45,7 +51,8 @@ def package_file(name: str) -> str:
     return files("noiselaw.report").joinpath(name).read_text(encoding="utf-8")
 
 
-def _policy(scripts: Sequence[str]) -> str:
+def _policy(scripts: Sequence[str], *, connects: bool) -> str:
     digests = (base64.b64encode(hashlib.sha256(script.encode()).digest()).decode() for script in scripts)
     allowed = " ".join(f"'sha256-{digest}'" for digest in digests) or "'none'"
-    return f"default-src 'none'; script-src {allowed}; style-src 'unsafe-inline'; img-src data: blob:"
+    rules = f"default-src 'none'; script-src {allowed}; style-src 'unsafe-inline'; img-src data: blob:"
+    return f"{rules}; connect-src 'self'" if connects else rules

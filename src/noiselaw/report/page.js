@@ -66,6 +66,7 @@ const page = (() => {
       if (!performance.getEntriesByName("first-figure").length) performance.mark("first-figure");
       await new Promise((resume) => setTimeout(resume));
     }
+    performance.mark("all-figures");
     document.documentElement.dataset.drawn = String(plots.length);
   }
 

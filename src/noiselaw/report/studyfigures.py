@@ -243,10 +243,11 @@ def known_models(results: Results) -> Drawing | None:
     if not (lines or points):
         return None
     models = [_model_mark(model) for model in KNOWN_MODELS]
-    labels = [Label(model.params, model.tokens, model.name) for model in KNOWN_MODELS]
+    labels = [Label(model.params, model.tokens, model.name, model.side) for model in KNOWN_MODELS]
     marks: list[Mark] = [*lines, *points, *models, *labels]
-    x = log_axis(PARAMS, widths(marks), phrases.count, room_high=0.12)
-    y = log_axis(TOKENS, heights(marks), phrases.count)
+    inside = [*points, *models, *(line for line in lines if line.dash == "solid")]
+    x = log_axis(PARAMS, widths(inside), phrases.count, room_high=0.12)
+    y = log_axis(TOKENS, heights(inside), phrases.count)
     guide = Line((x.low, x.high), (20 * x.low, 20 * x.high), NEUTRAL, 0.7, 1.0, hover="20 tokens per parameter")
     caption = (
         "Every run of the study (small marks), its laws of compute-optimal size and tokens (solid within its budgets, "
