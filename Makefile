@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 STUDY ?= studies/laptop
 
-.PHONY: study test test-extras check bench clean
+.PHONY: study test test-extras torture audit check bench clean
 
 study: $(READY)
 	$(BIN)/noiselaw study run recipes/laptop.yaml --out $(STUDY)
@@ -19,6 +19,17 @@ test-extras: $(READY)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev,evaluate]'
 	$(BIN)/python -c 'import triton' 2>/dev/null || $(BIN)/python -m pip install --quiet --disable-pip-version-check triton==3.6.0
 	$(BIN)/python -m pytest tests/evaluation/test_harness.py tests/test_readme.py tests/head/test_head_triton.py
+
+# 100 kills at random moments, and every reader of outside data fed with 2,000 files nobody meant to write.
+torture: $(READY)
+	$(BIN)/python tests/system/torture.py
+	NOISELAW_FUZZ_EXAMPLES=2000 $(BIN)/python -m pytest -n 2 tests/system
+
+# Known weaknesses of the pinned packages, from PyPI's list of them: needs the network.
+audit: $(READY)
+	$(BIN)/python -m venv $(VENV)/audit
+	$(VENV)/audit/bin/python -m pip install --quiet --disable-pip-version-check 'pip-audit>=2.9'
+	$(VENV)/audit/bin/pip-audit --requirement constraints.txt --no-deps --disable-pip
 
 check: $(READY)
 	$(BIN)/ruff format --check .
