@@ -8,7 +8,7 @@ STUDY ?= studies/laptop
 EXECUTOR ?= local
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: study test test-cluster test-extras check docs bench clean
+.PHONY: study test test-cluster test-extras torture audit check docs bench clean
 
 # EXECUTOR=ray or slurm: the same study on a cluster, with the same numbers.
 study: $(READY)
@@ -29,6 +29,17 @@ test-cluster: $(READY)
 	$(PIP) --editable '.[dev,ray,slurm]'
 	bash scripts/install_slurm.sh
 	NOISELAW_CLUSTER=1 scripts/slurm_on_one_machine.sh $(BIN)/python -m pytest -n 0 tests/study/test_study_cluster.py
+
+# 100 kills at random moments, and every reader of outside data fed with 2,000 files nobody meant to write.
+torture: $(READY)
+	$(BIN)/python tests/system/torture.py
+	NOISELAW_FUZZ_EXAMPLES=2000 $(BIN)/python -m pytest -n 2 tests/system
+
+# Known weaknesses of the pinned packages, from PyPI's list of them: needs the network.
+audit: $(READY)
+	$(BIN)/python -m venv $(VENV)/audit
+	$(VENV)/audit/bin/python -m pip install --quiet --disable-pip-version-check 'pip-audit>=2.9'
+	$(VENV)/audit/bin/pip-audit --requirement constraints.txt --no-deps --disable-pip
 
 check: $(READY)
 	$(BIN)/ruff format --check .

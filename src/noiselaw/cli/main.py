@@ -1,5 +1,6 @@
 """`noiselaw VERB ...`: finds the verb, imports only what it needs, turns users' mistakes into one clear line."""
 
+import errno
 import os
 import sys
 from collections.abc import Iterable
@@ -61,6 +62,7 @@ VERBS: dict[tuple[str, ...], Verb] = {
 EXIT_USER_ERROR = 2
 EXIT_INTERRUPTED = 130
 EXIT_BROKEN_PIPE = 141
+DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 
 
 def main() -> None:
@@ -96,7 +98,7 @@ def _main() -> None:
     except BrokenPipeError:
         raise
     except (ValueError, ArithmeticError, OSError, ImportError) as error:
-        _fail(str(error))
+        _fail(_message(error))
     except KeyboardInterrupt as stop:
         _fail(str(stop) or "interrupted", EXIT_INTERRUPTED)
 
@@ -109,6 +111,13 @@ def _call(words: tuple[str, ...], arguments: list[str]) -> None:
         command(arguments)
     else:
         tyro.cli(command, prog=" ".join(("noiselaw", *words)), args=arguments)
+
+
+def _message(error: Exception) -> str:
+    """What the user reads: where the disk takes nothing more, the path and the remedy whoever met it."""
+    if isinstance(error, OSError) and error.filename and error.errno in DISK_ERRORS:
+        return f"cannot write {error.filename}: {error.strerror}; free space or choose another folder"
+    return str(error)
 
 
 def _fail(message: str, status: int = EXIT_USER_ERROR) -> NoReturn:
