@@ -92,7 +92,7 @@ class Link:
     collective: Collective
     ranks: tuple[int, ...]
 
-    def bytes_received(self, num_bytes: int) -> float:
+    def bytes_received(self, num_bytes: float) -> float:
         """By each rank, of a tensor of `num_bytes`: a ring's, which no algorithm on plain links beats."""
         share = (len(self.ranks) - 1) / len(self.ranks)
         return num_bytes * share * (2 if self.collective == "all_reduce" else 1)
