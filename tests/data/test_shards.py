@@ -12,7 +12,7 @@ import pytest
 from noiselaw.cli.data import inspect
 from noiselaw.data.loader import TokenLoader
 from noiselaw.data.manifest import MANIFEST_NAME, token_dtype
-from noiselaw.data.order import sequence_indices
+from noiselaw.data.order import Order, batch_positions
 from noiselaw.data.shards import TokenData, open_tokens
 
 
@@ -69,7 +69,8 @@ def test_loader_is_a_pure_function_of_seed_and_step(data: TokenData):
     split = data.split("train")
     loader = TokenLoader(split, 16, 8, seed=5)
     batch = loader.batch(3)
-    indices = sequence_indices(5, 3, 8, split.num_sequences(16))
+    num_sequences = split.num_sequences(16)
+    indices = Order("5", num_sequences, num_sequences).indices(batch_positions(3, 8))
     np.testing.assert_array_equal(batch.numpy(), split.sequences(indices, 16))
     loader.batch(0)
     assert loader.batch(3).equal(batch)
