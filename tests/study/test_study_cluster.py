@@ -102,9 +102,12 @@ def descendants(root: int) -> set[int]:
 
 
 def kill_family(root: int) -> None:
-    for process in descendants(root):
-        with suppress(ProcessLookupError):
-            os.kill(process, signal.SIGKILL)
+    """All at one instant, as a machine that loses power: first nobody may react, then nobody lives."""
+    family = descendants(root)
+    for number in (signal.SIGSTOP, signal.SIGKILL):
+        for process in family:
+            with suppress(ProcessLookupError):
+                os.kill(process, number)
 
 
 def start(recipe: Path, folder: Path, executor: str, **environment: str) -> subprocess.Popen[str]:
