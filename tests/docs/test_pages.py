@@ -238,6 +238,13 @@ def test_nothing_is_skipped_silently():
     assert set(by_program) <= EXECUTED.keys() | CHECKED.keys()
 
 
+def test_commands_stand_in_fences():
+    """But on docs/scale.md, whose indented commands tests/train/test_scale_page.py takes as far as the work."""
+    indented = re.compile(r"^ {4}(?:noiselaw|torchrun|make|python|pip) ", re.MULTILINE)
+    found = [name_of(page) for page in PAGES if indented.search(page.read_text(encoding="utf-8"))]
+    assert found == ["docs/scale.md"]
+
+
 def test_readme_shows_every_command():
     lines = [line for block in blocks(ROOT / "README.md") if block.language == "sh" for line in block.commands]
     shown = {tuple(shlex.split(line, comments=True)[1:3]) for line in lines}
