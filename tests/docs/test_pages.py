@@ -60,10 +60,10 @@ def pantry(tiny_data, tmp_path_factory) -> Path:
     recipe = read_mapping(ROOT / "recipes" / "laptop.yaml")
     recipe["budgets_flops"] = [budget * 1e-4 for budget in recipe["budgets_flops"]]
     recipe["run"]["schedule"]["warmup_steps"] = 0
-    write_study(folder / "studies" / "laptop")
-    study = write_study(folder / "studies" / "seed1")
+    study = write_study(folder / "studies" / "laptop")
     write_json(study / "recipe.json", recipe)
     shutil.copytree(tiny_data, study / "data")
+    shutil.copytree(study, folder / "studies" / "seed1")
     rows = [
         f"{n},{d},{1.7 + 400 * n**-0.33 + 1800 * d**-0.36},{group}"
         for group in ("masked", "uniform")
@@ -236,6 +236,13 @@ def test_nothing_is_skipped_silently():
     by_program = Counter(shlex.split(line, comments=True)[0] for line in lines)
     assert by_program["noiselaw"] > 40
     assert set(by_program) <= EXECUTED.keys() | CHECKED.keys()
+
+
+def test_commands_stand_in_fences():
+    """But on docs/scale.md, whose indented commands tests/train/test_scale_page.py takes as far as the work."""
+    indented = re.compile(r"^ {4}(?:noiselaw|torchrun|make|python|pip) ", re.MULTILINE)
+    found = [name_of(page) for page in PAGES if indented.search(page.read_text(encoding="utf-8"))]
+    assert found == ["docs/scale.md"]
 
 
 def test_readme_shows_every_command():
