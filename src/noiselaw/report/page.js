@@ -60,6 +60,7 @@ const page = (() => {
   }
 
   async function draw() {
+    if (typeof libraryReady !== "undefined") await libraryReady;
     const colors = theme(), plots = [...document.querySelectorAll(".plot")].map((plot) => [distance(plot), plot]);
     for (const [, plot] of plots.sort(([near], [far]) => near - far)) {
       await drawOne(plot, colors);

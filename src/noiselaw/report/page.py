@@ -150,7 +150,7 @@ def _page(
         element("main", _switches(studies, panels, desk) if panels else None, planner, *sections),
         element("footer", footer, element("p", id="live", role="status", data_version=live.version) if live else None),
         styles=[package_file("page.css")],
-        libraries=[get_plotlyjs()] if is_whole and (panels or live) else [],
+        library=get_plotlyjs() if is_whole and (panels or live) else None,
         data={"panels": [panel_json(panel) for panel in panels], **books},
         scripts=[package_file(name) for name in (*scripts, *(("watch.js",) if live else ()))] if is_whole else [],
         connects=live is not None,

@@ -187,6 +187,8 @@ def residuals(results: Results) -> Drawing | None:
     return Drawing("residuals", "Residuals", caption, (tuple(panels),))
 
 
+MOST_NAMED = 300
+"""Points that say as the mouse hovers which run they are: more would make the page large."""
 Miss = tuple[float, float, str]
 """C in FLOPs, percent, hover."""
 
@@ -222,7 +224,8 @@ def _surface_misses(laws: GroupLaws) -> list[Miss]:
 
 
 def _miss_points(group: str, misses: Sequence[Miss], style: Style) -> Points:
-    hover = tuple(f"{run}\n{phrases.signed(percent)} %" for _, percent, run in misses)
+    named = misses if len(misses) <= MOST_NAMED else ()
+    hover = tuple(f"{run}\n{phrases.signed(percent)} %" for _, percent, run in named)
     x, y = tuple(flops for flops, _, _ in misses), tuple(percent for _, percent, _ in misses)
     return Points(x, y, style.color, style.symbol, 4.5, 0.75, hover=hover, group=group)
 
