@@ -23,7 +23,7 @@ def ray_tasks(workers: int | None, num_jobs: int) -> Iterator[Callable[..., Iter
     started_here = not ray.is_initialized()
     if started_here:
         environment = {"env_vars": {"TOKENIZERS_PARALLELISM": "false"}}
-        ray.init(address=os.environ.get("RAY_ADDRESS"), runtime_env=environment, log_to_driver=False)
+        ray.init(address=os.environ.get("RAY_ADDRESS", "local"), runtime_env=environment, log_to_driver=False)
 
     most = min(workers or int(ray.cluster_resources()["CPU"]), num_jobs)
 
