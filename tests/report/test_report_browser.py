@@ -15,7 +15,7 @@ def test_every_figure_is_drawn_without_a_complaint(visit, report_page):
     assert page.complaints == []
     assert [url for url in page.requests if not url.startswith(("file://", "data:", "blob:"))] == []
     marks = num_marks(page)
-    assert len(marks) == 4 + 4 + 3 + 2 + 2
+    assert len(marks) == 4 + 4 + 3 + 2 + 2 + 2 + 2 + 3 + 1 + 2
     assert min(marks) >= 5
 
 
