@@ -10,7 +10,6 @@ what its kernel there keeps, and the gradient of the head is widened in one piec
 saves memory.
 """
 
-import gc
 import math
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -118,7 +117,7 @@ def step_costs(
         return traced_costs(spec, vocab_size, num_ranks, rows, device_type, memory_only=memory_only)
     traced = [
         traced_costs(
-            spec.model_copy(update={"model": spec.model.model_copy(update={"num_layers": blocks})}),
+            _with_blocks(spec, blocks),
             vocab_size,
             num_ranks,
             rows,
@@ -129,6 +128,13 @@ def step_costs(
     ]
     times = (spec.model.num_layers - few) / (more - few)
     return [first.plus(second, times) for first, second in zip(*traced, strict=True)]
+
+
+def _with_blocks(spec: RunSpec, num_blocks: int) -> RunSpec:
+    """`spec` with so many blocks, each as it is: a residual branch that is multiplied by 1 would take less memory."""
+    model = spec.model
+    changes = {"num_layers": num_blocks, "residual_scale": model.residual_scale * num_blocks / model.num_layers}
+    return spec.model_copy(update={"model": model.model_copy(update=changes)})
 
 
 def traced_costs(
@@ -158,7 +164,7 @@ def traced_costs(
             num_traced = 1 if memory_only else min(num_passes, 2)  # passes before the last are all alike
             sequences = num_sequences * num_traced * ranks.num_shares
             batch = fullest_batch(objective, sequences, spec.data.sequence_length)
-            with _no_collection(), fake_mode, Ledger(fake_mode) as ledger, _watched(model, optimizer, ledger):
+            with fake_mode, Ledger(fake_mode) as ledger, _watched(model, optimizer, ledger):
                 if num_traced < num_passes:
                     _leave_gradients(model)
                 accumulate_gradients(
@@ -247,19 +253,6 @@ def _pretended_ranks(spec: RunSpec, num_ranks: int) -> Iterator[Ranks]:
         yield Ranks(0, num_ranks, parallel.tensor, build_mesh("cpu", num_ranks, parallel))
     finally:
         dist.destroy_process_group()
-
-
-@contextmanager
-def _no_collection() -> Iterator[None]:
-    """Within the block Python leaves cycles alone: when a tensor in one dies must not depend on what else there is."""
-    gc.collect()
-    was_enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if was_enabled:
-            gc.enable()
 
 
 @contextmanager
