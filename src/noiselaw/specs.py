@@ -236,8 +236,7 @@ class ParallelSpec(Spec):
     tensor: int = Field(default=1, gt=0)
     """Processes that share every matrix (tensor parallel), neighbours on one machine; it must divide num_heads."""
     replicas: int = Field(default=1, gt=0)
-    """Groups that hold the whole model each, say one a node, and sum their gradients (HSDP); the processes of a group
-    hold equal shards of it (FSDP)."""
+    """Groups, say one a node, that hold the whole model each, their processes equal shards of it (HSDP, FSDP)."""
     recompute: Recompute = "none"
     """What the backward pass computes again (activation checkpointing). full: all but each block's input, for a third
     more of the blocks' work; selective: all but matrix products and attention."""

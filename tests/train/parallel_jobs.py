@@ -1,16 +1,21 @@
 """What the ranks of the tests of parallel training do."""
 
+import os
+import signal
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
+import torch.distributed as dist
 
 from noiselaw.data.shards import open_tokens
 from noiselaw.metrics import Row, read_rows
 from noiselaw.specs import RunSpec, parse_spec
 from noiselaw.train import step as step_module
 from noiselaw.train.distributed import joined_ranks
-from noiselaw.train.loop import train
+from noiselaw.train.interrupt import Interrupted
+from noiselaw.train.loop import NonFiniteLossError, train
 from noiselaw.train.objective import NoisyBatch
 from noiselaw.train.step import Training, train_step
 
@@ -45,3 +50,46 @@ def parts_seen(values: dict[str, Any], num_steps: int) -> list[list[torch.Tensor
     finally:
         step_module.batch_loss = usual
     return seen
+
+
+def stopped_by_nan(values: dict[str, Any], folder: Path, rank: int, at_step: int) -> str:
+    """Train; on `rank` the loss of step `at_step` is not a number. How it ended."""
+    usual, calls = step_module.batch_loss, 0
+
+    def broken(*others, **named):
+        nonlocal calls
+        calls += 1
+        found = usual(*others, **named)
+        if dist.get_rank() == rank and calls == at_step:
+            return replace(found, loss=found.loss * torch.nan)
+        return found
+
+    step_module.batch_loss = broken
+    try:
+        train(parse_spec(RunSpec, values, "test"), folder, [])
+    except NonFiniteLossError as error:
+        return str(error)
+    finally:
+        step_module.batch_loss = usual
+    return "ended well"
+
+
+def stopped_by_signal(values: dict[str, Any], folder: Path, rank: int, at_step: int) -> str:
+    """Train; `rank` gets a SIGTERM in the midst of step `at_step`. How it ended."""
+    usual, calls = step_module.batch_loss, 0
+
+    def interrupted(*others, **named):
+        nonlocal calls
+        calls += 1
+        if dist.get_rank() == rank and calls == at_step:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return usual(*others, **named)
+
+    step_module.batch_loss = interrupted
+    try:
+        train(parse_spec(RunSpec, values, "test"), folder, [])
+    except Interrupted as stop:
+        return str(stop)
+    finally:
+        step_module.batch_loss = usual
+    return "ended well"

@@ -5,6 +5,8 @@ The gradients are functions of the step, so every layout must reach the very sam
 
 import errno
 import hashlib
+import os
+import signal
 from pathlib import Path
 
 import torch
@@ -23,7 +25,7 @@ from noiselaw.specs import InitSpec, ModelSpec, OptimizerSpec
 from noiselaw.train.checkpoint import read_checkpoint, read_tensors, training_state
 from noiselaw.train.saving import Checkpoints
 
-MODEL = ModelSpec(num_layers=2, width=12, num_heads=2)
+MODEL = ModelSpec(num_layers=1, width=12, num_heads=2)
 VOCAB = 37
 """Neither it nor the width is a multiple of every number of ranks; some ranks hold nothing of the smallest vectors."""
 FINGERPRINT = "a run's fingerprint"
@@ -102,13 +104,12 @@ def continue_run(folder: Path, layout: str, kind: str, last: int) -> dict:
         restored = digests(*training_state(model, optimizer))
         for step in range(start + 1, last + 1):
             update(model, optimizer, step)
-            checkpoints.check()
             checkpoints.save(model, optimizer, step=step, wait=False)
     return {"start": start, "faults": faults, "restored": restored, "end": digests(*training_state(model, optimizer))}
 
 
 def fill_the_disk(folder: Path, last: int, failing_rank: int | None) -> str:
-    """Train until a save in the background fails and the next step says so; the disk really fills unless a rank is named."""
+    """Train until a save in the background fails. Without a rank to fail the disk really fills."""
     from torch.distributed.checkpoint.hf_storage import HuggingFaceStorageWriter
 
     write = HuggingFaceStorageWriter.write_data
@@ -122,14 +123,38 @@ def fill_the_disk(folder: Path, last: int, failing_rank: int | None) -> str:
             start, _ = checkpoints.restore_newest(model, optimizer)
             for step in range(start + 1, last + 1):
                 update(model, optimizer, step)
-                checkpoints.check()
-                if step == last and dist.get_rank() == failing_rank:
-                    HuggingFaceStorageWriter.write_data = full
+                if step == last and failing_rank is not None:
+                    checkpoints.finish()  # the save before is not to fail
+                    if dist.get_rank() == failing_rank:
+                        HuggingFaceStorageWriter.write_data = full
                 checkpoints.save(model, optimizer, step=step, wait=False)
     except OSError as error:
         return str(error)
     finally:
         HuggingFaceStorageWriter.write_data = write
+    return "no error"
+
+
+def die_while_saving(folder: Path, last: int) -> str:
+    """Train to `last`; rank 1 is killed while it writes that checkpoint."""
+    from torch.distributed.checkpoint.hf_storage import HuggingFaceStorageWriter
+
+    def die(*_):
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    model, optimizer = build("fsdp", "laprop")
+    with Checkpoints(folder, FINGERPRINT, keep=3) as checkpoints:
+        start, _ = checkpoints.restore_newest(model, optimizer)
+        for step in range(start + 1, last + 1):
+            update(model, optimizer, step)
+            checkpoints.finish()
+            if step == last and dist.get_rank() == 1:
+                HuggingFaceStorageWriter.write_data = die
+            checkpoints.save(model, optimizer, step=step, wait=False)
+        try:
+            checkpoints.finish()
+        except RuntimeError as error:
+            return str(error)
     return "no error"
 
 
@@ -142,5 +167,6 @@ def shard_run(run: Path, fingerprint: str) -> int:
     optimizer = build_optimizer(model, spec, model.spec)
     with Checkpoints(run / "checkpoints", fingerprint, keep=1) as checkpoints:
         step, _ = checkpoints.restore_newest(model, optimizer)
+    with Checkpoints(run / "checkpoints", fingerprint, keep=1) as checkpoints:
         checkpoints.save(model, optimizer, step=step, wait=True)
     return step

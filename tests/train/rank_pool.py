@@ -5,6 +5,12 @@ import traceback
 from multiprocessing.connection import Connection
 from pathlib import Path
 
+SLOW_IMPORTS = ["noiselaw.hub.export", "noiselaw.train.sharded", "torch.distributed.fsdp", "torch._dynamo"]
+
+
+KILLED = "killed"
+"""What a rank returns that died at its work."""
+
 
 class RankPool:
     """`run(size, function, ...)` calls an importable function on `size` ranks and returns what each returned.
@@ -13,7 +19,9 @@ class RankPool:
     """
 
     def __init__(self, most: int, folder: Path) -> None:
-        context = multiprocessing.get_context("spawn")
+        # The slow imports are made once, by the process that all ranks are forked from.
+        context = multiprocessing.get_context("forkserver")
+        context.set_forkserver_preload(SLOW_IMPORTS)
         self.folder, self.calls, self.pipes, self.processes = folder, 0, [], []
         for rank in range(most):
             here, there = context.Pipe()
@@ -26,17 +34,25 @@ class RankPool:
         used = self.pipes[: max(1, size)]
         for pipe in used:
             pipe.send((size, str(self.folder / f"store-{self.calls}"), function, arguments))
-        answers = [pipe.recv() for pipe in used]
+        answers = [_answer(pipe) for pipe in used]
         for fault, _ in answers:
             if fault is not None:
                 raise AssertionError(fault)
         return [result for _, result in answers]
 
     def close(self) -> None:
-        for pipe in self.pipes:
-            pipe.send(None)
+        for pipe, process in zip(self.pipes, self.processes, strict=True):
+            if process.is_alive():
+                pipe.send(None)
         for process in self.processes:
             process.join(20)
+
+
+def _answer(pipe: Connection) -> tuple[str | None, object]:
+    try:
+        return pipe.recv()
+    except EOFError:
+        return None, KILLED
 
 
 def _serve(rank: int, pipe: Connection) -> None:

@@ -4,8 +4,8 @@ import os
 import shutil
 
 import pytest
-from rank_jobs import FINGERPRINT, continue_run, fill_the_disk, shard_run, stored, uninterrupted
-from rank_pool import RankPool
+from rank_jobs import FINGERPRINT, continue_run, die_while_saving, fill_the_disk, shard_run, stored, uninterrupted
+from rank_pool import KILLED, RankPool
 
 from noiselaw.files import read_json
 from noiselaw.hub.export import export_run
@@ -13,17 +13,10 @@ from noiselaw.hub.loading import load_model
 from noiselaw.hub.weights import read_weights
 from noiselaw.train.checkpoint import list_checkpoints, newest_valid, read_checkpoint
 
-LIFE = [
-    (2, "fsdp"),
-    (1, "fsdp"),
-    (2, "fsdp"),
-    (4, "fsdp"),
-    (0, "plain"),
-    (2, "fsdp"),
-    (4, "tp"),
-    (4, "hsdp"),
-    (0, "plain"),
-]
+LIVES = {
+    "laprop": [(2, "fsdp"), (1, "fsdp"), (2, "fsdp"), (4, "fsdp"), (0, "plain"), (4, "hsdp")],
+    "adamw": [(2, "fsdp"), (4, "tp"), (0, "plain")],
+}
 """Ranks and layouts that one run goes through, two steps each; 0 is a process without a process group."""
 
 
@@ -42,10 +35,10 @@ def saved(pool, tmp_path_factory):
     return folder
 
 
-@pytest.mark.parametrize("kind", ["laprop", "adamw"])
+@pytest.mark.parametrize("kind", LIVES)
 def test_a_run_continues_on_any_number_of_ranks_to_the_last_bit(pool, tmp_path, kind):
-    expected, folder, done = uninterrupted(kind, 2 * len(LIFE)), tmp_path / "checkpoints", 0
-    for size, layout in LIFE:
+    expected, folder, done = uninterrupted(kind, 2 * len(LIVES[kind])), tmp_path / "checkpoints", 0
+    for size, layout in LIVES[kind]:
         reports = pool.run(size, continue_run, folder, layout, kind, done + 2)
         for report in reports:
             assert (report["start"], report["faults"]) == (done, [])
@@ -123,6 +116,18 @@ def test_what_a_killed_run_left_half_written_is_removed_by_the_next_start(pool, 
     (folder / ".step-00000006.safetensors.77.tmp").write_bytes(b"half")
     assert [report["start"] for report in pool.run(2, continue_run, folder, "fsdp", "laprop", 0)] == [4, 4]
     assert sorted(path.name for path in folder.iterdir()) == [f"step-0000000{step}" for step in (2, 3, 4)]
+
+
+def test_a_rank_killed_while_it_writes_leaves_no_checkpoint_and_no_rank_waiting(pool, saved, tmp_path):
+    folder = shutil.copytree(saved, tmp_path / "checkpoints")
+    mortal = RankPool(2, tmp_path)
+    error, lost = mortal.run(2, die_while_saving, folder, 6)
+    mortal.close()
+    assert lost == KILLED
+    assert error != "no error"
+    reports = pool.run(2, continue_run, folder, "fsdp", "laprop", 6)
+    assert [(report["start"], report["faults"]) for report in reports] == [(5, [])] * 2
+    assert reports[0]["end"] == uninterrupted("laprop", 6)[6]
 
 
 def test_a_disk_full_for_one_rank_stops_all_and_older_checkpoints_stay(pool, saved, tmp_path):

@@ -97,8 +97,7 @@ def _main() -> None:
     except (ValueError, ArithmeticError, OSError, ImportError) as error:
         _fail(str(error))
     except KeyboardInterrupt as stop:
-        print(f"noiselaw: {str(stop) or 'interrupted'}", file=sys.stderr)
-        sys.exit(EXIT_INTERRUPTED)
+        _fail(str(stop) or "interrupted", EXIT_INTERRUPTED)
 
 
 def _call(words: tuple[str, ...], arguments: list[str]) -> None:
@@ -111,9 +110,11 @@ def _call(words: tuple[str, ...], arguments: list[str]) -> None:
         tyro.cli(command, prog=" ".join(("noiselaw", *words)), args=arguments)
 
 
-def _fail(message: str) -> NoReturn:
-    print(f"noiselaw: {message}", file=sys.stderr)
-    sys.exit(EXIT_USER_ERROR)
+def _fail(message: str, status: int = EXIT_USER_ERROR) -> NoReturn:
+    # Of the processes that torchrun started here, one speaks for all.
+    if os.environ.get("LOCAL_RANK", "0") == "0":
+        print(f"noiselaw: {message}", file=sys.stderr)
+    sys.exit(status)
 
 
 def _unknown_command(arguments: list[str], family: list[tuple[str, ...]]) -> str:

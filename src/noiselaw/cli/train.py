@@ -1,6 +1,7 @@
 """`noiselaw train SPEC.yaml [--out DIR] [--key value ...]`: train one model, or continue where it stopped."""
 
 import json
+import os
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Annotated
@@ -27,6 +28,8 @@ class TrainArguments:
     --optimizer.learning-rate 0.3 --objective.noise uniform --schedule.num-steps 2000.
     `noiselaw train --settings` lists them all.
     --init DIR starts from the model in DIR: a run folder, an export or a GIDD checkpoint.
+    Many processes share one run under torchrun (--runtime.parallel.* says how):
+    torchrun --nproc-per-node 8 -m noiselaw.cli train SPEC
     --dry-run trains nothing: it says what the run takes on devices that need not be there
     (`noiselaw train --dry-run --help`).
     """
@@ -55,12 +58,15 @@ def train(arguments: list[str]) -> None:
     path = parsed.spec / "spec.json" if parsed.spec.is_dir() else parsed.spec
     options = tuple(field.name for field in fields(TrainArguments))
     spec = read_with_overrides(RunSpec, path, overrides, options)
+    is_first = os.environ.get("RANK", "0") == "0"  # of the processes that torchrun started, if it did
     if parsed.measure is not None:
-        print(json.dumps(measure_throughput(spec, parsed.measure).record()))
+        throughput = measure_throughput(spec, parsed.measure)
+        if is_first:
+            print(json.dumps(throughput.record()))
         return
     folder = parsed.out or (path.parent if path.name == "spec.json" else Path("runs") / spec.name)
-    observers: list[Observer] = [] if parsed.quiet else [ProgressBar()]
-    if spec.runtime.tensorboard:
+    observers: list[Observer] = [] if parsed.quiet or not is_first else [ProgressBar()]
+    if spec.runtime.tensorboard and is_first:
         from noiselaw.cli.tensorboard import TensorBoardObserver  # noqa: PLC0415 (an optional package)
 
         observers.append(TensorBoardObserver(folder))
@@ -70,6 +76,8 @@ def train(arguments: list[str]) -> None:
         for observer in observers:
             observer.close()
     last = result["validation"]
+    if not is_first:
+        return
     print(
         f"{folder}: step {last['step']}, {last['tokens']:,} tokens, held-out loss {last['loss']:.4f} "
         f"± {last['standard_error']:.4f} nats per token, {last['bits_per_byte']:.4f} bits per byte"

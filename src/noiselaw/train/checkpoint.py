@@ -24,7 +24,7 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 from noiselaw.files import write_atomically
-from noiselaw.train.ranks import Ranks
+from noiselaw.train.peers import Peers
 
 NAME = re.compile(r"step-(\d+)(\.safetensors)?")
 """Of a file or a folder that holds a checkpoint."""
@@ -53,7 +53,10 @@ class Facts:
     @staticmethod
     def from_strings(strings: dict[str, str]) -> "Facts":
         """Raises KeyError or ValueError where they are not what `as_strings` gave."""
-        return Facts(int(strings["step"]), strings["fingerprint"], json.loads(strings["scalars"]))
+        scalars = json.loads(strings["scalars"])
+        if not isinstance(scalars, dict):
+            raise ValueError(f"scalars are a {type(scalars).__name__}")  # noqa: TRY004 (the file is at fault)
+        return Facts(int(strings["step"]), strings["fingerprint"], scalars)
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,7 +118,7 @@ def drop_older(newest: Path, keep: int) -> None:
     step = _step_in_name(newest)
     others = [path for path in list_checkpoints(newest.parent) if path != newest and _step_in_name(path) <= step]
     older = [path for path in others if _step_in_name(path) < step]
-    kept = older[len(older) - keep + 1 :] if keep > 1 else []
+    kept = older[max(0, len(older) + 1 - keep) :]
     for path in others:
         if path not in kept:
             drop(path)
@@ -131,18 +134,18 @@ def drop(path: Path) -> None:
         hidden.unlink()
 
 
-def read_checkpoint(path: Path, ranks: Ranks | None = None) -> Checkpoint:
-    """Read what a checkpoint says and verify it; each of several `ranks` verifies its share of the files.
+def read_checkpoint(path: Path, peers: Peers | None = None) -> Checkpoint:
+    """Read what a checkpoint says and verify it; each of several `peers` verifies its share of the files.
 
     Raises CheckpointError when it is truncated, altered, incomplete or no checkpoint.
     """
-    ranks = ranks or Ranks()
+    peers = peers or Peers()
     if path.is_dir():
         from noiselaw.train.sharded import read_folder  # noqa: PLC0415 (slow to import)
 
-        checkpoint = read_folder(path, ranks)
+        checkpoint = read_folder(path, peers)
     else:
-        checkpoint = _read_file(path, verify=ranks.rank == 0)
+        checkpoint = _read_file(path, verify=peers.rank == 0)
     named = _step_in_name(path)
     if checkpoint.step != named:
         raise damaged(path, f"holds step {checkpoint.step}")
@@ -160,16 +163,16 @@ def read_tensors(checkpoint: Checkpoint, prefix: str = "") -> dict[str, Tensor]:
         return {name: stream.get_tensor(name) for name in stream.keys() if name.startswith(prefix)}  # noqa: SIM118 (not a mapping)
 
 
-def newest_valid(folder: Path, fingerprint: str, ranks: Ranks | None = None) -> tuple[Checkpoint | None, list[str]]:
-    """The newest checkpoint that verifies, and a line for each damaged one passed over: the same on all `ranks`.
+def newest_valid(folder: Path, fingerprint: str, peers: Peers | None = None) -> tuple[Checkpoint | None, list[str]]:
+    """The newest checkpoint that verifies, and a line for each damaged one passed over: the same on all `peers`.
 
     Raises CheckpointError when a sound checkpoint belongs to another spec.
     """
-    ranks = ranks or Ranks()
+    peers = peers or Peers()
     faults = []
-    for path in reversed(ranks.first(lambda: list_checkpoints(folder))):
+    for path in reversed(peers.first(lambda: list_checkpoints(folder))):
         try:
-            checkpoint = ranks.together(partial(read_checkpoint, path, ranks))[0]
+            checkpoint = peers.together(partial(read_checkpoint, path, peers))[0]
         except CheckpointError as error:
             faults.append(str(error))
             continue
@@ -183,17 +186,17 @@ def newest_valid(folder: Path, fingerprint: str, ranks: Ranks | None = None) -> 
 
 
 def restore(
-    checkpoint: Checkpoint, model: nn.Module, optimizer: torch.optim.Optimizer, ranks: Ranks | None = None
+    checkpoint: Checkpoint, model: nn.Module, optimizer: torch.optim.Optimizer, peers: Peers | None = None
 ) -> None:
-    """Put the checkpoint's state into `model` and `optimizer`, in place; each of `ranks` reads its own shards."""
-    ranks = ranks or Ranks()
-    if ranks.group is None:
+    """Put the checkpoint's state into `model` and `optimizer`, in place; each of `peers` reads its own shards."""
+    peers = peers or Peers()
+    if peers.group is None:
         tensors = read_tensors(checkpoint)
         model.load_state_dict(tensors_under(MODEL, tensors))
     else:
         from noiselaw.train.sharded import read_shards  # noqa: PLC0415 (slow to import)
 
-        tensors = read_shards(checkpoint, model, optimizer, ranks)
+        tensors = read_shards(checkpoint, model, optimizer, peers)
     state: dict[int, dict[str, Any]] = {}
     for name, value in (checkpoint.facts.scalars | tensors_under(OPTIMIZER, tensors)).items():
         index, key = name.split(".", 1)

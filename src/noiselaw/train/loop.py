@@ -144,7 +144,6 @@ def _train_to_the_end(run: Run, observers: list[Observer]) -> None:
             run.step = record.step
             run.num_live_tokens += record.num_live_tokens
             run.pending.append(record)
-            run.checkpoints.check()
             if flush_due or run.step % FLUSH_STEPS == 0 or run.step in validate_at:
                 _flush(run, observers, _speed_row(run, first_step, started))
                 flushed = time.monotonic()
@@ -152,11 +151,14 @@ def _train_to_the_end(run: Run, observers: list[Observer]) -> None:
                 _validate(run, observers)
             # What depends on a clock or a signal is done by all ranks or by none.
             now = time.monotonic()
-            stop, save_due, flush_due = run.training.ranks.any(
+            stop, save_due, flush_due, save_failed = run.training.ranks.any(
                 bool(requested),
                 now - saved >= spec.runtime.checkpoint_every_seconds,
                 now - flushed >= FLUSH_SECONDS,
+                run.checkpoints.failed,
             )
+            if save_failed:
+                run.checkpoints.finish()
             if stop or save_due:
                 _checkpoint(run, observers, wait=stop)
                 saved = time.monotonic()

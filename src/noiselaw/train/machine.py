@@ -87,13 +87,13 @@ def own_device(runtime: RuntimeSpec) -> torch.device:
         return device
     if device.index is not None:
         raise ValueError(f"runtime.device is {device} but {num_started()} processes run: set it to cuda or auto")
-    index, num_gpus = int(os.environ.get("LOCAL_RANK", "0")), torch.cuda.device_count()
-    if index >= num_gpus:
+    num_here, num_gpus = int(os.environ.get("LOCAL_WORLD_SIZE", "1")), torch.cuda.device_count()
+    if num_here > num_gpus:
         raise ValueError(
-            f"process {index} of this machine has no GPU of its own ({num_gpus} found); start at most {num_gpus} here "
-            "(torchrun --nproc-per-node)"
+            f"{num_here} processes of the run are on this machine, which has {num_gpus} GPU; start at most as many as "
+            "there are (torchrun --nproc-per-node)"
         )
-    return torch.device("cuda", index)
+    return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
 
 
 def matmul_flops_per_second(device: torch.device, dtype: torch.dtype, size: int | None = None) -> float:

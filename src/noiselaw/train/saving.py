@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from noiselaw.files import remove_leftovers
 from noiselaw.train.checkpoint import Facts, drop_older, newest_valid, restore, training_state, write_file
-from noiselaw.train.ranks import Ranks
+from noiselaw.train.peers import Peers
 
 
 class Checkpoints:
@@ -26,10 +26,12 @@ class Checkpoints:
         self._folder = folder
         self._fingerprint = fingerprint
         self._keep = keep
-        self._ranks = Ranks.of_this_run()
+        self._peers = Peers.of_this_run()
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
-        self._saving: Future[None] | None = None
-        self._ranks.first(self._prepare)
+        self._saving: Future[int] | None = None
+        self._newest: int | None = None
+        """Step of the checkpoint that this process last restored or wrote."""
+        self._peers.first(self._prepare)
 
     def restore_newest(self, model: nn.Module, optimizer: torch.optim.Optimizer) -> tuple[int, list[str]]:
         """Put the newest checkpoint that verifies into `model` and `optimizer`, whatever number of ranks wrote it.
@@ -37,21 +39,25 @@ class Checkpoints:
         Returns its step, 0 where there is none, and a line for each damaged one passed over: the same on all ranks.
         Raises CheckpointError when it belongs to another spec.
         """
-        checkpoint, faults = newest_valid(self._folder, self._fingerprint, self._ranks)
+        checkpoint, faults = newest_valid(self._folder, self._fingerprint, self._peers)
         if checkpoint is None:
             return 0, faults
-        restore(checkpoint, model, optimizer, self._ranks)
+        restore(checkpoint, model, optimizer, self._peers)
+        self._newest = checkpoint.step
         return checkpoint.step, faults
 
     def save(self, model: nn.Module, optimizer: torch.optim.Optimizer, *, step: int, wait: bool) -> None:
         """Begin to write a checkpoint of this moment, after the one under way; with `wait`, return when it is on disk.
 
+        Does nothing where the state of `step` is on disk already: it was just saved or restored.
         Raises OSError when the disk is full, here or for the save before; older checkpoints stay untouched then.
         """
         self.finish()
+        if step == self._newest:
+            return
         tensors, scalars = training_state(model, optimizer)
         facts = Facts(step, self._fingerprint, scalars)
-        if self._ranks.group is None:
+        if self._peers.group is None:
             copies = {name: tensor.to("cpu", copy=True) for name, tensor in tensors.items()}
         else:
             from noiselaw.train.sharded import stage  # noqa: PLC0415 (slow to import)
@@ -61,16 +67,20 @@ class Checkpoints:
         if wait:
             self.finish()
 
-    def check(self) -> None:
-        """Raise the error of a save in the background, if it has failed by now: for every step."""
-        if self._saving is not None and self._saving.done():
-            self.finish()
+    @property
+    def failed(self) -> bool:
+        """Whether a save in the background has failed by now; then `finish` raises its error.
+
+        Ranks see it at different steps: they have to agree on it before all of them call `finish`.
+        """
+        saving = self._saving
+        return saving is not None and saving.done() and saving.exception() is not None
 
     def finish(self) -> None:
         """Wait for the save under way. Raises its error."""
         saving, self._saving = self._saving, None
         if saving is not None:
-            saving.result()
+            self._newest = saving.result()
 
     def __enter__(self) -> Self:
         return self
@@ -87,13 +97,14 @@ class Checkpoints:
         self._folder.mkdir(parents=True, exist_ok=True)
         remove_leftovers(self._folder)
 
-    def _write(self, tensors: dict[str, Tensor], facts: Facts) -> None:
+    def _write(self, tensors: dict[str, Tensor], facts: Facts) -> int:
         path = self._folder / f"step-{facts.step:08d}"
-        if self._ranks.group is None:
+        if self._peers.group is None:
             path = path.with_name(f"{path.name}.safetensors")
             write_file(path, tensors, facts)
         else:
             from noiselaw.train.sharded import write_folder  # noqa: PLC0415 (slow to import)
 
-            write_folder(path, tensors, facts, self._ranks)
-        self._ranks.first(partial(drop_older, path, self._keep))
+            write_folder(path, tensors, facts, self._peers)
+        self._peers.first(partial(drop_older, path, self._keep))
+        return facts.step

@@ -42,7 +42,7 @@ from noiselaw.train.checkpoint import (
     damaged,
     drop,
 )
-from noiselaw.train.ranks import Ranks
+from noiselaw.train.peers import Peers
 
 MANIFEST_NAME = "manifest.json"
 
@@ -56,29 +56,29 @@ def stage(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     return staged
 
 
-def write_folder(path: Path, tensors: dict[str, Tensor], facts: Facts, ranks: Ranks) -> None:
+def write_folder(path: Path, tensors: dict[str, Tensor], facts: Facts, peers: Peers) -> None:
     """Write a checkpoint as the folder `path`; all ranks call it with what `stage` gave them.
 
     Raises OSError on all ranks when one finds the disk full; nothing is left then.
     """
     unfinished = path.with_name(f".{path.name}.tmp")
     try:
-        ranks.first(partial(_new_folder, unfinished))
-        _write_shards(unfinished, tensors, ranks)
-        own = f"shard-{ranks.rank + 1:05d}-*.safetensors"
-        shards = ranks.together(lambda: {file.name: _facts_of_file(file) for file in unfinished.glob(own)})
-        ranks.first(partial(_commit, unfinished, path, facts, shards))
+        peers.first(partial(_new_folder, unfinished))
+        _write_shards(unfinished, tensors, peers)
+        own = f"shard-{peers.rank + 1:05d}-*.safetensors"
+        shards = peers.together(lambda: {file.name: _facts_of_file(file) for file in unfinished.glob(own)})
+        peers.first(partial(_commit, unfinished, path, facts, shards))
     except BaseException:
-        if ranks.rank == 0:
+        if peers.rank == 0:
             shutil.rmtree(unfinished, ignore_errors=True)
         raise
 
 
-def read_folder(path: Path, ranks: Ranks) -> Checkpoint:
+def read_folder(path: Path, peers: Peers) -> Checkpoint:
     """Read the manifest and verify this rank's share of the files. Raises CheckpointError where one differs."""
     facts, files = _read_manifest(path)
     names = sorted(files)
-    for name in names[ranks.rank :: ranks.size]:
+    for name in names[peers.rank :: peers.size]:
         _verify(path, path / name, files[name])
     return Checkpoint(path, facts, tuple(path / name for name in names))
 
@@ -95,7 +95,7 @@ def read_whole(checkpoint: Checkpoint, prefix: str) -> dict[str, Tensor]:
 
 
 def read_shards(
-    checkpoint: Checkpoint, model: nn.Module, optimizer: torch.optim.Optimizer, ranks: Ranks
+    checkpoint: Checkpoint, model: nn.Module, optimizer: torch.optim.Optimizer, peers: Peers
 ) -> dict[str, Tensor]:
     """Read this rank's shards into `model`; return all tensors, those of the optimiser cut like its parameters."""
     reader = _Reader(checkpoint)
@@ -111,7 +111,7 @@ def read_shards(
                 if like
                 else torch.empty(entry.size, dtype=dtype)
             )
-    reader.load(tensors, process_group=ranks.group)
+    reader.load(tensors, process_group=peers.group)
     return tensors
 
 
@@ -154,10 +154,12 @@ class _Reader(HuggingFaceStorageReader):
             raise damaged(self.of.path, _cause(failure)) from failure
 
 
-def _write_shards(folder: Path, tensors: dict[str, Tensor], ranks: Ranks) -> None:
+def _write_shards(folder: Path, tensors: dict[str, Tensor], peers: Peers) -> None:
     writer = HuggingFaceStorageWriter(str(folder), save_distributed=True)
+    # Nothing is left to copy from a GPU, and this thread's current GPU may be another rank's.
+    writer.per_thread_copy_ahead = 0
     try:
-        save(tensors, storage_writer=writer, process_group=ranks.group)
+        save(tensors, storage_writer=writer, process_group=peers.group)
     except CheckpointException as failure:
         cause = _cause(failure)
         raise (unwritable(folder, cause) if isinstance(cause, OSError) else cause) from failure
@@ -211,10 +213,17 @@ def _read_manifest(path: Path) -> tuple[Facts, dict[str, dict[str, Any]]]:
         raise damaged(path, error) from error
     if checksum_of_facts(manifest) != expected:
         raise damaged(path, f"checksum of {MANIFEST_NAME} differs")
+    entries = files.values() if isinstance(files, dict) else [None]
+    if not all(isinstance(entry, dict) and {"bytes": int, "sha256": str} == _types(entry) for entry in entries):
+        raise damaged(path, f"{MANIFEST_NAME} does not give size and checksum of each file")
     for name in files:
         if Path(name).name != name or not name.endswith(".safetensors"):
             raise damaged(path, f"{MANIFEST_NAME} names {name!r}; only .safetensors files beside it are read")
     return facts, files
+
+
+def _types(entry: dict[str, Any]) -> dict[str, type]:
+    return {name: type(value) for name, value in entry.items()}
 
 
 def _verify(path: Path, file: Path, expected: dict[str, Any]) -> None:

@@ -10,7 +10,7 @@ T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Ranks:
+class Peers:
     """This process among those of its run. All ranks make the same calls in the same order."""
 
     rank: int = 0
@@ -20,13 +20,13 @@ class Ranks:
     process without a process group."""
 
     @staticmethod
-    def of_this_run() -> "Ranks":
+    def of_this_run() -> "Peers":
         """The ranks of the default process group, or this process alone. All ranks call it together."""
         if not (dist.is_available() and dist.is_initialized()):
-            return Ranks()
+            return Peers()
         group = dist.new_group(backend="gloo")
         assert isinstance(group, dist.ProcessGroup)  # every rank is a member
-        return Ranks(dist.get_rank(), dist.get_world_size(), group)
+        return Peers(dist.get_rank(), dist.get_world_size(), group)
 
     def together(self, action: Callable[[], T]) -> list[T]:
         """What `action` returned on every rank. Where it raised on any rank, all raise the lowest one's error."""
