@@ -178,14 +178,14 @@ def kill_the_study_and_start_it_again(
 
 @pytest.fixture
 def ray_nodes(tmp_path_factory, monkeypatch):
-    """Two nodes of one core each: the cluster's address, and the process of the second."""
+    """Two nodes of two cores each: the cluster's address, and the process of the second."""
     monkeypatch.setenv("RAY_AUTH_MODE", "token")  # a token of this cluster's own, whatever this user has
     monkeypatch.setenv("RAY_AUTH_TOKEN", secrets.token_hex(16))
     logs, nodes, address = tmp_path_factory.mktemp("ray"), [], f"127.0.0.1:{free_port()}"
 
     def add(*words: str) -> None:
         program = [str(Path(sys.executable).parent / "ray"), "start", "--block", "--disable-usage-stats"]
-        words = (*words, "--num-cpus", "1", "--node-ip-address", "127.0.0.1")
+        words = (*words, "--num-cpus", "2", "--node-ip-address", "127.0.0.1")
         path = logs / str(len(nodes))
         with path.open("wb") as log:
             nodes.append(subprocess.Popen([*program, *words], stdout=log, stderr=log, start_new_session=True))

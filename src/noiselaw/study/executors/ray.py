@@ -9,6 +9,7 @@ import logging
 import os
 import signal
 import socket
+import sys
 import threading
 import time
 from collections.abc import Iterable
@@ -56,7 +57,7 @@ class RayExecutor:
     name = "ray"
 
     def __init__(self, study: StudySpec, num_threads: int, prefix: str) -> None:
-        self._prefix = prefix
+        self._prefix, self._warned = prefix, False
         self._num_nodes, self._num_processes = study.nodes_per_run, study.processes_per_node
         gpus = {} if study.gpus_per_run is None else {"GPU": study.gpus_per_run}
         self._each = {"CPU": num_threads, **gpus}
@@ -64,8 +65,22 @@ class RayExecutor:
 
     def capacity(self) -> int:
         there = ray.cluster_resources()
+        self._warn_where_no_node_is_large_enough()
         fit = min(int(there.get(kind, 0) // amount) for kind, amount in self._each.items()) // self._num_nodes
         return fit + QUEUED_JOBS - len(self.poll())
+
+    def _warn_where_no_node_is_large_enough(self) -> None:
+        """Once: a run would wait for ever, unless the cluster grows."""
+        nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+        if self._warned or any(all(node.get(kind, 0) >= n for kind, n in self._each.items()) for node in nodes):
+            return
+        self._warned = True
+        asked = ", ".join(f"{amount:g} {kind}" for kind, amount in self._each.items())
+        print(
+            f"noiselaw: executor ray: no node has the {asked} that a run asks for; it waits until one joins. On a "
+            "cluster that does not grow set run.runtime.num_threads or gpus_per_run lower",
+            file=sys.stderr,
+        )
 
     def submit(self, job: JobRequest) -> bool:
         launch = Launch("ray", job.name, self._num_processes, self._num_nodes)
