@@ -1,9 +1,10 @@
 """What data and validation cost a run, and what a sweep gains side by side.
 
-The loader against the trainer's appetite (tokens/s of either alone), one validation against the training between two,
-for the masked runs of the laptop recipe (one thread, as the study runs them) and for `recipes/tiny.yaml`, whose
-validation is the default. Then one run of the recipe with all threads against one per thread, side by side. The data
-are the built-in source, prepared in a temporary folder; nothing is trained to the end.
+The loader against the trainer's appetite (tokens/s of either alone), what reading ahead in a thread does to a step, and
+one validation against the training between two, for the masked runs of the laptop recipe (one thread, as the study runs
+them) and for `recipes/tiny.yaml`, whose validation is the default. Then one run of the recipe with all threads against
+one per thread, side by side. The data are the built-in source, prepared in a temporary folder; nothing is trained to
+the end.
 
     python benchmarks/data.py
 """
@@ -26,7 +27,7 @@ from noiselaw.train.step import Training, train_step
 from noiselaw.train.validation import Validator
 
 RECIPES = Path(__file__).parent.parent / "recipes"
-STEPS = 5
+STEPS = 20
 
 
 @dataclass(frozen=True)
@@ -34,6 +35,8 @@ class Costs:
     """Seconds of a run's parts."""
 
     step: float
+    prefetch: float
+    """A step with two batches read ahead, over one without."""
     batch: float
     validation: float
     validation_share: float
@@ -43,17 +46,22 @@ class Costs:
 def measure(spec: RunSpec, data: TokenData, rounds: int) -> Costs:
     """Interleaved: some steps, the batches of as many steps, one validation."""
     training = Training.build(spec, data, torch.device("cpu"))
+    runtime = spec.runtime.model_copy(update={"prefetch_batches": 2})
+    ahead = Training.build(spec.model_copy(update={"runtime": runtime}), data, torch.device("cpu"))
     split, length = data.split("validation"), spec.data.sequence_length
     validator = Validator(training.objective, split, length, spec.validation, validation_rows(spec))
     jobs = {
         "steps": lambda: [train_step(training, step) for step in range(STEPS)],
+        "steps, prefetch": lambda: [train_step(ahead, step) for step in range(STEPS)],
         "batches": lambda: [training.loader.batch(step) for step in range(100 * STEPS)],
         "validation": lambda: validator.estimate(training.model, training.precision, training.head),
     }
-    best = best_seconds(jobs, rounds)
+    with ahead.batches:
+        best = best_seconds(jobs, rounds)
     step, validation = best["steps"] / STEPS, best["validation"]
     in_all = len(validation_steps(spec)) * validation
-    return Costs(step, best["batches"] / STEPS / 100, validation, in_all / (in_all + spec.schedule.num_steps * step))
+    share = in_all / (in_all + spec.schedule.num_steps * step)
+    return Costs(step, best["steps, prefetch"] / best["steps"], best["batches"] / STEPS / 100, validation, share)
 
 
 def main() -> None:
@@ -74,15 +82,16 @@ def main() -> None:
         specs = {f"laptop, {run.spec.name[:-9]}": run.spec for run in runs if run.group == "masked"}
         tiny = {"data": {"path": str(folder / "data"), "sequence_length": 128}}
         specs["tiny.yaml"] = parse_spec(RunSpec, read_mapping(RECIPES / "tiny.yaml") | tiny, "tiny.yaml")
-        columns = ("step ms", "batch ms", "loader/trainer", "validation ms", "of the run")
+        columns = ("step ms", "with prefetch", "batch ms", "loader/trainer", "validation ms", "of the run")
         print(f"{'':28s}" + "".join(f"{column:>15s}" for column in columns))
         for label, spec in specs.items():
             costs = measure(spec, data, arguments.rounds)
             appetite = costs.step / costs.batch
             print(
-                f"{label:28s}{1e3 * costs.step:15.2f}{1e3 * costs.batch:15.3f}{appetite:15.0f}"
+                f"{label:28s}{1e3 * costs.step:15.2f}{costs.prefetch:15.2f}{1e3 * costs.batch:15.3f}{appetite:15.0f}"
                 f"{1e3 * costs.validation:15.1f}{costs.validation_share:15.1%}"
             )
+            claims.append(Claim(f"prefetch, {label}: x a step without", costs.prefetch))
             claims.append(Claim(f"loader, {label}: x the trainer's appetite", appetite, 20, at_most=False))
             # The recipe buys a standard error of 0.03 nats with more than the default.
             target = 0.05 if label == "tiny.yaml" else None

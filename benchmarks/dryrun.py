@@ -118,7 +118,8 @@ def one_rank(rank: int, size: int, store: str, run: tuple[RunSpec, int], answers
     if spec.runtime.device == "cuda":
         device, backend = torch.device("cuda", rank), "cpu:gloo,cuda:nccl"
         torch.cuda.set_device(device)
-    dist.init_process_group(backend, store=dist.FileStore(store, size), rank=rank, world_size=size)
+    meeting = f"file://{store}"
+    dist.init_process_group(backend, init_method=meeting, rank=rank, world_size=size)
     peak = peak_bytes(spec, vocab_size, device)
     if rank == 0:
         answers.put(peak)

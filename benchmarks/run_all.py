@@ -23,9 +23,11 @@ COMMANDS = (
     ("head.py", "--dtype", "bfloat16"),
     ("step.py", "--rounds", "3"),
     ("data.py",),
+    ("preparation.py",),
     ("evaluation.py", "--repeats", "20"),
     ("sampling.py", "--rounds", "1", "--steps", "64"),
     ("bootstrap.py",),
+    ("studies.py",),
 )
 
 

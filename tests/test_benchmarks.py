@@ -42,3 +42,9 @@ def test_the_head_is_set_beside_its_products_and_full_logits(tmp_path):
     memory = claims["head, float32, balanced: memory of full logits / ours"]
     assert memory["value"] > memory["target"] == 20
     assert claims["head, float32, balanced: x bare products"]["target"] == 1.2
+
+
+def test_a_large_study_is_planned_listed_collected_and_fitted(tmp_path):
+    printed, claims = run(tmp_path, "studies.py", "--runs", "50", "--steps", "20", "--rounds", "1")
+    assert "plan the grid" in printed
+    assert claims["study of 50 runs: seconds in all"]["value"] > 0

@@ -5,7 +5,7 @@ import json
 
 import pytest
 
-from noiselaw.metrics import MetricsLog, read_latest, read_rows
+from noiselaw.metrics import MetricsLog, read_kind, read_latest, read_rows
 
 
 def rows(*steps, kind="train"):
@@ -75,3 +75,19 @@ def test_a_full_disk_names_the_table(tmp_path):
     with pytest.raises(OSError, match=r"metrics.jsonl: No space left"):
         log.close()
     assert (tmp_path / "metrics.jsonl").stat().st_size == 0
+
+
+def test_rows_of_one_kind_are_found_without_the_others(tmp_path):
+    path = tmp_path / "metrics.jsonl"
+    speeds, validations = rows(1, 4, kind="speed"), rows(2, 3, 9, kind="validation")
+    write(path, speeds[0], *rows(1, 2), *validations, *rows(9), speeds[1], '{"kind": "speed", "step": 5')
+    for kind in ("train", "validation", "speed"):
+        assert read_kind(path, kind) == read_rows(path, kind)
+    assert read_kind(tmp_path / "absent.jsonl", "train") == []
+    for content in ("", '{"kind": "train"', "\n"):
+        write(path, content)
+        assert read_kind(path, "train") == []
+    write(path, rows(1)[0], '{"kind": "speed", "st\n', rows(2)[0])
+    assert read_kind(path, "train") == rows(1, 2)
+    with pytest.raises(ValueError, match=r"metrics.jsonl: damaged .*; restore the file"):
+        read_kind(path, "speed")

@@ -77,7 +77,8 @@ def write_atomically(path: Path, write: Callable[[BinaryIO], object]) -> None:
         temporary.replace(path)
         sync_folder(path.parent)
     except OSError as error:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):  # a failing disk may not even delete
+            temporary.unlink(missing_ok=True)
         raise unwritable(path, error) from error
     except BaseException:
         temporary.unlink(missing_ok=True)

@@ -94,3 +94,26 @@ class MetricsLog:
             yield
         except OSError as error:
             raise unwritable(self._path, error) from error
+
+
+def read_kind(path: Path, kind: str) -> list[Row]:
+    """The whole rows of one kind, found without parsing the others: for tables of thousands of runs.
+
+    Raises ValueError naming the file where one of them is damaged; damage in rows of other kinds shows in `read_rows`.
+    """
+    if not path.exists() or not path.stat().st_size:
+        return []
+    lines, opening = [], _row_start(kind)
+    with path.open("rb") as stream, mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as content:
+        end = content.rfind(b"\n") + 1
+        start = 0 if content[: min(end, len(opening))] == opening else content.find(b"\n" + opening, 0, end) + 1 or end
+        while start < end:
+            stop = content.find(b"\n", start)
+            lines.append(content[start:stop])
+            start = content.find(b"\n" + opening, stop, end) + 1 or end
+    try:
+        return [json.loads(line) for line in lines]
+    except ValueError as error:
+        raise ValueError(
+            f"{path}: damaged ({error}); restore the file, or move its run's folder away and train again"
+        ) from error

@@ -1,7 +1,6 @@
 """What is wrong with a configuration, in words."""
 
 import reprlib
-import textwrap
 from typing import Any
 
 from pydantic import BaseModel
@@ -15,7 +14,7 @@ MOST_LETTERS = 200
 def describe_fault(fault: Any, spec_class: type[BaseModel]) -> str:
     """One fault of pydantic's in one line: the field, the value, and for an unknown key the nearest valid one."""
     path, known = _resolve(spec_class, [str(part) for part in fault["loc"]])
-    field = textwrap.shorten(".".join(path), MOST_LETTERS)
+    field = _cut(".".join(path))
     if fault["type"] == "extra_forbidden":
         return f"{field}: unknown key{nearest_name(path[-1], known)}; known here: {', '.join(sorted(known))}"
     if fault["type"] == "missing":
@@ -34,7 +33,11 @@ def _shown(value: Any) -> str:
     """A value in a message, cut short: YAML's aliases can make a small file stand for gigabytes."""
     short = reprlib.Repr()
     short.maxlevel, short.maxstring, short.maxother = 3, MOST_LETTERS, MOST_LETTERS
-    return short.repr(value)
+    return _cut(short.repr(value))
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= MOST_LETTERS else f"{text[:MOST_LETTERS]}..."
 
 
 def _nearest_literal(fault: Any) -> str:

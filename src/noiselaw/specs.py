@@ -13,18 +13,11 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Self, TypeVar
 
 import yaml
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    ValidationError,
-    field_validator,
-    model_validator,
-)
+from pydantic import BeforeValidator, Field, ValidationError, field_validator, model_validator
 
 from noiselaw.accounting import ModelShape
+from noiselaw.dataspec import DataSpec
+from noiselaw.specbase import PlainName, Spec
 from noiselaw.specfaults import describe_fault
 from noiselaw.words import nearest_name
 
@@ -42,57 +35,6 @@ AUTOREGRESSIVE = "autoregressive"
 Float32Products = Literal["auto", "torch", "onednn"]
 HeadKernel = Literal["auto", "torch", "native"]
 Recompute = Literal["none", "selective", "full"]
-
-
-class Spec(BaseModel):
-    """Base of all specs: frozen, unknown keys refused, infinities survive JSON."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", ser_json_inf_nan="strings", use_attribute_docstrings=True)
-
-
-def plain_name(name: str) -> str:
-    """`name` again. Raises ValueError where, taken for a file's, it would lead elsewhere than into the folder."""
-    if Path(name).name != name or name == "..":
-        raise ValueError("must be a plain file name inside the folder, without any /")
-    return name
-
-
-PlainName = Annotated[str, AfterValidator(plain_name)]
-"""Names that files and folders get."""
-
-
-class SourceSpec(Spec):
-    """One source of a mixture."""
-
-    path: Path
-    """Folder written by `noiselaw data prepare`."""
-    weight: float = Field(gt=0, allow_inf_nan=False)
-    """Its sequences in proportion to those of the other sources."""
-
-
-class DataSpec(Spec):
-    path: Path | None = None
-    """Folder written by `noiselaw data prepare`."""
-    sources: list[SourceSpec] = []
-    """In place of `path`: several folders of one tokenizer, mixed by weight, each with its own passes."""
-    sequence_length: int = Field(gt=1)
-    """Tokens per training sequence (T)."""
-    unique_tokens: int | None = Field(default=None, gt=0)
-    """Train on so many tokens' worth of sequences, drawn by the seed, again and again; None takes all there are."""
-
-    @model_validator(mode="after")
-    def _path_or_sources(self) -> Self:
-        if (self.path is None) == (not self.sources):
-            raise ValueError("give either path (one folder) or sources (a list of path and weight)")
-        twice = next((str(path) for index, path in enumerate(self.paths) if path in self.paths[:index]), None)
-        if twice is not None:
-            raise ValueError(f"sources names {twice} twice; give it the sum of the weights")
-        return self
-
-    @property
-    def paths(self) -> tuple[Path, ...]:
-        """The folders, one or more."""
-        return tuple(source.path for source in self.sources) if self.path is None else (self.path,)
 
 
 class ModelSpec(Spec):

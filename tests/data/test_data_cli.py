@@ -66,3 +66,16 @@ def test_no_source_is_a_mistake(tmp_path: Path, monkeypatch, capsys):
     with pytest.raises(SystemExit):
         noiselaw(monkeypatch, "data", "prepare", "--tokenizer", "bpe:300", "--out", tmp_path / "out")
     assert "no source given" in capsys.readouterr().err
+
+
+def test_workers_are_chosen_on_the_command_line(data, corpus: Path, tmp_path: Path, monkeypatch, capsys):
+    monkeypatch.setattr("noiselaw.data.parts.LEAST_PART_BYTES", 15_000)
+    settings = ("--tokenizer", "bpe:300", "--validation-fraction", "0.25")
+    noiselaw(monkeypatch, "data", "prepare", corpus, *settings, "--out", tmp_path / "out", "--workers", "2")
+    assert "prepared" in capsys.readouterr().out
+    found = open_tokens(tmp_path / "out").split("train")
+    assert found.num_tokens == data.split("train").num_tokens
+    with pytest.raises(SystemExit) as stop:
+        noiselaw(monkeypatch, "data", "prepare", corpus, *settings, "--out", tmp_path / "other", "--workers", "0")
+    assert stop.value.code == EXIT_USER_ERROR
+    assert capsys.readouterr().err == "noiselaw: workers 0 must be at least 1, for example 2\n"

@@ -13,9 +13,13 @@ from noiselaw.data.order import (
     _feistel,
     batch_positions,
     permuted,
-    sequence_indices,
     step_generator,
 )
+
+
+def sequence_indices(seed: int, step: int, batch: int, num_sequences: int) -> np.ndarray:
+    """Sequences of the batch of `step` from a single source that is used whole."""
+    return Order(str(seed), num_sequences, num_sequences).indices(batch_positions(step, batch))
 
 
 def stream(seed: int, num_batches: int, batch: int, num_sequences: int) -> np.ndarray:

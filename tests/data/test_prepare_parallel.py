@@ -227,3 +227,10 @@ def test_tokens_of_parts_are_kept_whole_on_their_way_into_shards(corpus: Path, t
         assert set(sizes[:-1]) <= {5000}
         tokens = data.split(name).sequences(np.array([0]), data.split(name).num_tokens)[0]
         assert (tokens == data.end_of_text_id).sum() == data.split(name).num_documents
+
+
+def test_a_source_named_twice_counts_twice(corpus: Path, tmp_path: Path, small_parts: None):
+    once = prepare([str(corpus)], tmp_path / "once", **SETTINGS)
+    twice = prepare([str(corpus)] * 2, tmp_path / "twice", **SETTINGS, workers=2)
+    for name in ("train", "validation"):
+        assert twice.split(name).num_documents == 2 * once.split(name).num_documents

@@ -9,9 +9,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from noiselaw.cli.data import inspect
 from noiselaw.data.loader import TokenLoader
 from noiselaw.data.manifest import MANIFEST_NAME, token_dtype
-from noiselaw.data.order import sequence_indices
+from noiselaw.data.order import Order, batch_positions
 from noiselaw.data.shards import TokenData, open_tokens
 
 
@@ -68,7 +69,8 @@ def test_loader_is_a_pure_function_of_seed_and_step(data: TokenData):
     split = data.split("train")
     loader = TokenLoader(split, 16, 8, seed=5)
     batch = loader.batch(3)
-    indices = sequence_indices(5, 3, 8, split.num_sequences(16))
+    num_sequences = split.num_sequences(16)
+    indices = Order("5", num_sequences, num_sequences).indices(batch_positions(3, 8))
     np.testing.assert_array_equal(batch.numpy(), split.sequences(indices, 16))
     loader.batch(0)
     assert loader.batch(3).equal(batch)
@@ -179,3 +181,23 @@ def test_sizes_are_checked_even_without_verification(copy: Path):
     truncate(copy)
     with pytest.raises(ValueError, match="truncated"):
         open_tokens(copy, verify=False)
+
+
+def test_a_corpus_of_hours_is_not_read_whole_when_it_is_opened(copy: Path, monkeypatch: pytest.MonkeyPatch, capsys):
+    """Sizes and small files still are checked, ids as batches are read, and `data inspect` reads everything."""
+    monkeypatch.setattr("noiselaw.data.shards.VERIFIED_BYTES", 10)
+    alter(copy)
+    open_tokens(copy)
+    with pytest.raises(ValueError, match=r"train-00001.bin: altered since it was prepared"):
+        inspect(copy)
+    token_outside(copy)
+    split = open_tokens(copy).split("train")
+    length = 20
+    split.sequences(np.array([0, 30]), length)
+    with pytest.raises(
+        ValueError, match=r"train-00001.bin: holds token 300 at position 17 but the vocabulary ends at 299"
+    ):
+        split.sequences(np.array([30, 25, 0]), length)  # sequence 25 is tokens 500 to 519
+    alter(copy, "tokenizer.json")
+    with pytest.raises(ValueError, match=r"tokenizer.json: altered"):
+        open_tokens(copy)

@@ -3,7 +3,14 @@
 import numpy as np
 import pytest
 
-from noiselaw.laws.forms import PowerLaw, SaturatingCurve, fit_lines, fit_parabolas
+from noiselaw.laws.forms import (
+    PowerLaw,
+    SaturatingCurve,
+    fit_lines,
+    fit_parabolas,
+    fit_saturating_curves,
+    shifted_parabolas,
+)
 
 
 @pytest.fixture
@@ -84,3 +91,25 @@ def test_saturating_curve_shrugs_off_an_outlier():
 def test_saturating_curve_needs_four_points():
     with pytest.raises(ValueError, match="at least 4 points, got 3"):
         SaturatingCurve.fit([1.0, 2.0, 3.0], [3.0, 2.0, 1.5])
+
+
+def test_shifted_parabolas_equal_parabolas_through_shifted_points():
+    draw = np.random.default_rng(4)
+    x, y, shifts = 9 + np.sort(draw.normal(size=9)), draw.normal(size=(5, 9)), 0.1 * draw.normal(size=(300, 9))
+    weights = (draw.random((5, 9)) > 0.3).astype(float)
+    weights[4, :-2] = 0  # two points carry no parabola
+    y[weights == 0] = np.nan
+    one_by_one = fit_parabolas(x, y + shifts[:, None], weights)
+    at_once = shifted_parabolas(x, y, weights, shifts)
+    for part, expected in zip(at_once, one_by_one, strict=True):
+        np.testing.assert_allclose(np.broadcast_to(part, expected.shape), expected, rtol=1e-12, atol=1e-13)
+    assert np.isnan(at_once.c2[:, 4]).all()
+
+
+def test_curves_fitted_together_equal_those_fitted_alone():
+    draw = np.random.default_rng(5)
+    tokens = np.sort(draw.uniform(1e3, 1e6, (20, 12)))
+    decays = draw.uniform(0.1, 0.7, (20, 1))
+    loss = (1 + 30 * tokens**-decays) * np.exp(0.01 * draw.normal(size=(20, 12)))
+    together = fit_saturating_curves(tokens, loss)
+    assert together == [SaturatingCurve.fit(*row) for row in zip(tokens, loss, strict=True)]

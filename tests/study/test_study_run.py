@@ -230,6 +230,9 @@ def test_a_study_goes_on_without_a_run_that_fails_and_says_so(finished, recipe, 
     assert "-d24-" not in (folder / "curves.csv").read_text().replace(confirming, "")
     assert read_json(folder / "confirmation.json")["groups"]["autoregressive"]
 
+    listed = subprocess.run([*words[:3], "study", "status", str(folder)], check=True, capture_output=True, text=True)
+    assert f"{broken.name}: exit 2 at step " in listed.stdout
+
     names = ("laws.json", "prediction.json", "confirmation.json", "curves.csv")
     before = {name: (folder / name).read_bytes() for name in names}
     again = subprocess.run(words, capture_output=True, text=True, check=False)

@@ -61,7 +61,7 @@ def with_header(content: bytes, values) -> bytes:
     return len(text).to_bytes(8, "little") + text + content[8 + int.from_bytes(content[:8], "little") :]
 
 
-@fuzzing(80)
+@fuzzing(30)
 @given(data=st.data())
 def test_folders_with_a_model(data, models, tmp_path):
     folder = tmp_path / "model"
@@ -73,7 +73,7 @@ def test_folders_with_a_model(data, models, tmp_path):
     assert tree(folder) == before
 
 
-@fuzzing(40)
+@fuzzing(20)
 @given(data=st.data())
 def test_published_checkpoints(data, published, tmp_path):
     folder = tmp_path / "gidd"
@@ -83,7 +83,7 @@ def test_published_checkpoints(data, published, tmp_path):
     accepts_or_refuses("sample", folder, *SHORT)
 
 
-@fuzzing(60)
+@fuzzing(20)
 @given(data=st.data())
 def test_finished_runs_that_are_continued_and_exported(data, trained_run, tmp_path):
     folder, out = tmp_path / "run", tmp_path / "out"

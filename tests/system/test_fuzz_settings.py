@@ -27,7 +27,7 @@ def only_read(monkeypatch):
     monkeypatch.setattr(study_command, "write_report", lambda folder: folder)
 
 
-@fuzzing(60)
+@fuzzing(20)
 @given(data=st.data())
 def test_settings_of_a_run_and_recipes_of_a_study(data, desk, only_read):
     write, words = data.draw(
@@ -46,7 +46,7 @@ def test_settings_of_a_run_and_recipes_of_a_study(data, desk, only_read):
     assert tree(desk.folder) == before
 
 
-@fuzzing(60)
+@fuzzing(20)
 @given(data=st.data())
 def test_manifests_and_files_of_prepared_data(data, desk, tmp_path):
     folder = tmp_path / "data"
@@ -65,7 +65,7 @@ def test_manifests_and_files_of_prepared_data(data, desk, tmp_path):
         assert unchanged or name in said.err
 
 
-@fuzzing(60)
+@fuzzing(20)
 @given(data=st.data())
 def test_tokenizers(data, desk, tmp_path):
     path = tmp_path / "tokenizer.json"

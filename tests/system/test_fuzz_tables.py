@@ -40,7 +40,7 @@ FORMATS = {
 }
 
 
-@fuzzing(80)
+@fuzzing(30)
 @given(data=st.data())
 def test_tables_of_runs(data, tmp_path):
     name = data.draw(st.sampled_from(sorted(FORMATS)))
@@ -61,7 +61,7 @@ KINDS = [
 ]  # fmt: skip
 
 
-@fuzzing(40)
+@fuzzing(20)
 @given(data=st.data())
 def test_columns_of_any_type_in_parquet(data, tmp_path):
     """Dates, lists, bytes, nested records where numbers belong."""
@@ -91,7 +91,7 @@ def laws(tmp_path_factory) -> dict[str, bytes]:
     return {method: each.out.encode() for method, each in said.items()}
 
 
-@fuzzing(60)
+@fuzzing(20)
 @given(data=st.data())
 def test_laws_that_a_plan_is_drawn_from(data, laws, tmp_path):
     path = tmp_path / "laws.json"
@@ -103,7 +103,7 @@ def test_laws_that_a_plan_is_drawn_from(data, laws, tmp_path):
     accepts_or_refuses("plan", "--laws", path, "--flops", "1e20", "--json")
 
 
-@fuzzing(25)
+@fuzzing(20)
 @given(data=st.data())
 def test_study_folders_that_are_reported(data, tmp_path):
     folder = tmp_path / "study"
@@ -120,7 +120,7 @@ def test_study_folders_that_are_reported(data, tmp_path):
     assert tree(folder) == before
 
 
-@fuzzing(40)
+@fuzzing(20)
 @given(data=st.data())
 def test_texts_to_prepare(data, tmp_path):
     """JSON lines, Parquet and compressed files of documents."""

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from noiselaw.accounting import flops_per_token, head_flops_per_token, parameter_counts
+from noiselaw.accounting import head_flops_per_token, parameter_counts
 from noiselaw.cli.train import train
 from noiselaw.laws.published import LARGE_RUNS
 from noiselaw.specs import ParallelSpec, RunSpec, parse_spec, read_mapping
@@ -47,13 +47,10 @@ def test_the_forecast_is_what_real_steps_take(tmp_path):
 
 
 def test_blocks_that_are_not_traced_are_added_as_tracing_would_count_them():
-    spec = make_spec(num_layers=7, runtime={"parallel": {"replicas": 2}})
+    spec = make_spec(num_layers=6, runtime={"parallel": {"replicas": 2}})
     (added,), traced = step_costs(spec, VOCAB_SIZE, 4, [2], "cpu"), cost_of(spec, 4, 2)
-    assert added.peak_phase == traced.peak_phase
-    assert added.peak == pytest.approx(traced.peak, rel=1e-6)
-    # Within a phase that is not the fullest, the fullest moment may move from one block to another.
     for phase, kinds in traced.memory.items():
-        assert sum(added.memory[phase].values()) == pytest.approx(sum(kinds.values()), rel=0.03), phase
+        assert added.memory[phase] == pytest.approx(kinds, rel=1e-6), phase
     assert added.flops == pytest.approx(traced.flops, rel=1e-12)
     assert added.traffic == pytest.approx(traced.traffic, rel=1e-12)
 
@@ -85,16 +82,18 @@ def test_replicas_gather_within_and_sum_gradients_across_once_a_step():
     assert across == [pytest.approx(4 * total / 2, rel=1e-3)]
 
 
-@pytest.mark.parametrize(("recompute", "times"), [("none", 1.0), ("full", 4 / 3)])
-def test_flops_are_the_closed_forms(recompute, times):
+@pytest.mark.parametrize("recompute", ["none", "full"])
+def test_flops_are_the_closed_forms(recompute):
     spec = make_spec(runtime={"parallel": {"recompute": recompute}})
     cost, shape = cost_of(spec, 4, 2), spec.model.shape(VOCAB_SIZE)
     # The sink is a key more than the convention counts; attention's backward pass forms the scores again.
-    attention = 12 * shape.num_layers * shape.width * 32
-    blocks = flops_per_token(shape, 32) + attention * (33 / 32 * 14 / 12 - 1)
-    again = (times - 1) * (flops_per_token(shape, 32) + attention / 32)
-    expected = (blocks + again + head_flops_per_token(shape)) * spec.tokens_per_step / 4
-    assert cost.flops == pytest.approx(expected, rel=0.01)
+    attention = 12 * shape.num_layers * shape.width * 33
+    matrices = 72 * shape.num_layers * shape.width**2
+    expected = matrices + attention * 14 / 12 + head_flops_per_token(shape)
+    if recompute == "full":
+        # The backward pass needs nothing of a block's last product but what goes into it.
+        expected += (matrices + attention) / 3 - 8 * shape.num_layers * shape.width**2
+    assert cost.flops == pytest.approx(expected * spec.tokens_per_step / 4, rel=1e-6)
 
 
 def test_recomputation_saves_activations_and_nothing_else():

@@ -14,9 +14,9 @@ OBJECTIVES = {
     "uniform": {"kind": "diffusion", "noise": "uniform"},
     "autoregressive": {"kind": "autoregressive"},
 }
-RELATIVE_ERROR = 2e-4
-"""Of losses and norms over 50 steps: sums in another order differ by 1e-7, which training multiplies. Measured: 1e-6 to
-1e-4, and 1.4e-4 for one process that cuts its batch into parts."""
+RELATIVE_ERROR = 1e-5
+"""Of losses and norms over 50 steps. Sums in another order differ by 1e-7, and one process that cuts its batch stays
+within 8e-7 of one that does not (measured at this learning rate; at 0.3 training itself turns that into 4e-3)."""
 
 
 @pytest.fixture(scope="module")
@@ -35,7 +35,7 @@ def values(run_spec):
 
     def make(**changes):
         fixed = {"batch_sequences": 8, "validation.num_sequences": 9, "validation.num_points": 1}
-        once = {"runtime.checkpoint_every_seconds": 1000, "optimizer.learning_rate": 0.3}
+        once = {"runtime.checkpoint_every_seconds": 1000, "optimizer.learning_rate": 0.05}
         return run_spec(**(fixed | once | changes)).model_dump(mode="json")
 
     return make
@@ -77,7 +77,7 @@ LAYOUTS = {
 
 
 def test_every_layout_gives_the_same_curve(pool, values, tmp_path):
-    two_blocks = {"model.num_layers": 2}
+    two_blocks = {"model.num_layers": 2, "schedule.num_steps": 15}
     (expected,) = pool.run(0, curves, [values(**two_blocks)], tmp_path / "one")
     for name, (size, changes) in LAYOUTS.items():
         (found,) = pool.run(size, curves, [values(**two_blocks, **changes)], tmp_path / name)[0]
@@ -90,7 +90,7 @@ def test_bfloat16_on_two_ranks_follows_one(pool, values, tmp_path):
     two = pool.run(2, curves, [values(**low)], tmp_path / "two")[0][0]
     tensor = pool.run(2, curves, [values(**low, **{"runtime.parallel.tensor": 2})], tmp_path / "tensor")[0][0]
     rounding = difference(one, exact)
-    assert rounding < 0.1
+    assert rounding < 0.05
     for found in (two, tensor):
         assert 0 < difference(found, one) < rounding
 

@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from noiselaw.cli.overrides import read_with_overrides
-from noiselaw.data.manifest import read_manifest
+from noiselaw.data.manifest import MANIFEST_NAME, read_manifest
 from noiselaw.laws.hardware import DEFAULT_MFU, USABLE_MEMORY, Machine, machine
 from noiselaw.laws.lawbook import published_book
 from noiselaw.report import phrases
@@ -105,8 +105,9 @@ def show_dry_run(
 
 def _vocab_size(spec: RunSpec) -> int:
     """That of the prepared data where it is there, else the published laws'."""
-    if (spec.data.path / "manifest.json").exists():
-        return read_manifest(spec.data.path).vocab_size
+    folder = spec.data.paths[0]  # a mixture has one vocabulary
+    if (folder / MANIFEST_NAME).exists():
+        return read_manifest(folder).vocab_size
     return published_book().vocab_size
 
 

@@ -1,5 +1,6 @@
 """`noiselaw VERB ...`: finds the verb, imports only what it needs, turns users' mistakes into one clear line."""
 
+import errno
 import os
 import sys
 from collections.abc import Iterable
@@ -43,6 +44,7 @@ VERBS: dict[tuple[str, ...], Verb] = {
     ("study", "status"): Verb(
         "noiselaw.cli.study:status", "show the state of every run of a study", takes_overrides=True
     ),
+    ("study", "watch"): Verb("noiselaw.cli.watch:watch", "follow a running study in a browser, or on the terminal"),
     ("laws", "isoflop"): Verb("noiselaw.cli.laws:isoflop", "fit the best size, tokens and loss at every budget"),
     ("laws", "surface"): Verb("noiselaw.cli.laws:surface", "fit L = E + A N^-alpha + B D^-beta"),
     ("laws", "frontier"): Verb("noiselaw.cli.laws:frontier", "fit the envelope of loss curves"),
@@ -54,12 +56,13 @@ VERBS: dict[tuple[str, ...], Verb] = {
     ("laws", "cross"): Verb("noiselaw.cli.laws:cross", "find where one group overtakes another"),
     ("laws", "reproduce"): Verb("noiselaw.cli.reproduce:reproduce", "derive the published laws anew from their points"),
     ("plan",): Verb("noiselaw.cli.plan:plan", "plan the run that spends a budget best"),
-    ("report",): Verb("noiselaw.cli.report:report", "write a study's report page"),
+    ("report",): Verb("noiselaw.cli.report:report", "write the report page of a study, or of several"),
 }
 
 EXIT_USER_ERROR = 2
 EXIT_INTERRUPTED = 130
 EXIT_BROKEN_PIPE = 141
+DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 
 
 def main() -> None:
@@ -95,7 +98,7 @@ def _main() -> None:
     except BrokenPipeError:
         raise
     except (ValueError, ArithmeticError, OSError, ImportError) as error:
-        _fail(str(error))
+        _fail(_message(error))
     except KeyboardInterrupt as stop:
         _fail(str(stop) or "interrupted", EXIT_INTERRUPTED)
 
@@ -108,6 +111,13 @@ def _call(words: tuple[str, ...], arguments: list[str]) -> None:
         command(arguments)
     else:
         tyro.cli(command, prog=" ".join(("noiselaw", *words)), args=arguments)
+
+
+def _message(error: Exception) -> str:
+    """What the user reads: where the disk takes nothing more, the path and the remedy whoever met it."""
+    if isinstance(error, OSError) and error.filename and error.errno in DISK_ERRORS:
+        return f"cannot write {error.filename}: {error.strerror}; free space or choose another folder"
+    return str(error)
 
 
 def _fail(message: str, status: int = EXIT_USER_ERROR) -> NoReturn:

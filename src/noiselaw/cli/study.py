@@ -13,6 +13,7 @@ from noiselaw.cli.settings import describe_settings
 from noiselaw.cli.studytable import StudyDisplay, study_table
 from noiselaw.report.page import write_report
 from noiselaw.study.design import StudySpec
+from noiselaw.study.ledger import Status
 from noiselaw.study.run import RunsFailedError, describe_missing, planned_runs, run_study
 
 
@@ -69,6 +70,9 @@ def status(arguments: list[str]) -> None:
         print(json.dumps([state.as_row() for state in states], indent=1))
     else:
         Console().print(study_table(states))
+        for state in states:
+            if state.status is Status.FAILED:
+                print(f"{state.run.spec.name}: {state.cause}, started {state.attempts} time(s); see its log.txt")
 
 
 def _study_and_folder(parsed: StudyArguments | StatusArguments, overrides: list[str]) -> tuple[StudySpec, Path]:

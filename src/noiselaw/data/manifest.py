@@ -16,7 +16,8 @@ import numpy as np
 from pydantic import Field, field_validator, model_validator
 
 from noiselaw.files import read_json, write_json
-from noiselaw.specs import PlainName, Spec, parse_spec
+from noiselaw.specbase import PlainName, Spec
+from noiselaw.specs import parse_spec
 
 FORMAT = "noiselaw-tokens-1"
 MANIFEST_NAME = "manifest.json"

@@ -16,7 +16,7 @@ import numpy as np
 from noiselaw.data.interleaving import Interleaving
 from noiselaw.data.manifest import SplitName
 from noiselaw.data.shards import Split, TokenData, open_tokens
-from noiselaw.specs import DataSpec, SourceSpec
+from noiselaw.dataspec import DataSpec, SourceSpec
 
 MOST_SHARES = 2**20
 """Sum of the shares at most: the pattern of one round is held in memory."""

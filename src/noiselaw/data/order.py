@@ -17,23 +17,17 @@ BLOCK = 4096
 """Places of an epoch that are looked up together: a network of one batch's size is all overhead."""
 
 
-def sequence_indices(seed: int, step: int, batch_sequences: int, num_sequences: int) -> np.ndarray:
-    """Sequences of the global batch of `step`, int64 [batch_sequences], of a single source that is used whole.
-
-    The batches cut an endless order of sequences: every epoch visits each of the `num_sequences` once, in a
-    permutation of its own that is never held in memory. Ranks take slices of the batch.
-    """
-    return Order(str(seed), num_sequences, num_sequences).indices(batch_positions(step, batch_sequences))
-
-
 def batch_positions(step: int, batch_sequences: int) -> np.ndarray:
-    """Positions of the batch of `step` in the endless order, int64 [batch_sequences]."""
+    """Positions of the global batch of `step` in the endless order, int64 [batch_sequences]. Ranks take slices."""
     return step * batch_sequences + np.arange(batch_sequences, dtype=np.int64)
 
 
 @dataclass(frozen=True, slots=True)
 class Order:
-    """The endless order of a source's sequences: epochs, each of them all in a permutation of its own."""
+    """The endless order of a source's sequences, which batches cut.
+
+    Every epoch visits each of them once, in a permutation of its own that is never held in memory.
+    """
 
     key: str
     """Names the order: the seed, and of a mixture the source."""

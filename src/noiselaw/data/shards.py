@@ -22,7 +22,7 @@ from noiselaw.data.manifest import (
 )
 
 CHECK_TOKENS = 2**22
-VERIFIED_BYTES = 2**33
+VERIFIED_BYTES = 2**32
 """A folder of at most this size is read whole each time it is opened: seconds, and no altered bit goes unnoticed."""
 REMEDY = "restore the file or prepare the data again"
 

@@ -188,7 +188,8 @@ def _process(
         if frequencies is None:
             raise LoadError(
                 f"{path}: its noise needs the token frequencies of the training data, which neither the run folder nor "
-                f"{', '.join(map(str, places)) or path} holds; put the prepared data back and start the run again, it will keep them"
+                f"{', '.join(map(str, places)) or path} holds; put the prepared data back and start the run again, "
+                "it will keep them"
             )
     return build_process(
         objective.noise,

@@ -48,22 +48,31 @@ class SaturatingCurve:
 
     @classmethod
     def fit(cls, t: ArrayLike, loss: ArrayLike) -> "SaturatingCurve":
-        """Robust least squares of relative residuals by variable projection: search the decay, solve the rest exactly.
+        """See `fit_saturating_curves`, of which this is one."""
+        return fit_saturating_curves(np.atleast_2d(np.asarray(t, float)), np.atleast_2d(np.asarray(loss, float)))[0]
 
-        Needs at least four points. Outliers beyond three robust standard deviations count by their distance, not its
-        square (iterated weights). Raises ValueError for values that are not positive and finite.
-        """
-        log_t, values = _log(t, "t"), np.exp(_log(loss, "loss"))
-        if log_t.size < 4:
-            raise ValueError(f"a saturating curve has 3 parameters and needs at least 4 points, got {log_t.size}")
-        center = float(log_t.mean())
-        weights = values**-2.0
-        decay, lines = _project_decay(log_t - center, values, weights)
-        for _ in range(_ROBUST_ROUNDS):
-            residuals = 1.0 - lines.at(np.exp(-decay * (log_t - center))) / values
-            spread = MAD_TO_DEVIATION * float(np.median(np.abs(residuals)))
-            decay, lines = _project_decay(log_t - center, values, weights * huber_weights(residuals, 3.0 * spread))
-        return cls(float(lines.intercept), float(lines.slope) * math.exp(decay * center), decay)
+
+def fit_saturating_curves(t: ArrayLike, loss: ArrayLike) -> "list[SaturatingCurve]":
+    """Robust least squares of relative residuals, one curve per row of t and loss [N, n], by variable projection:
+    search the decay, solve the rest exactly.
+
+    Needs at least four points. Outliers beyond three robust standard deviations count by their distance, not its square
+    (iterated weights). Raises ValueError for values that are not positive and finite.
+    """
+    log_t, values = _log(t, "t"), np.exp(_log(loss, "loss"))
+    if log_t.shape[-1] < 4:
+        raise ValueError(f"a saturating curve has 3 parameters and needs at least 4 points, got {log_t.shape[-1]}")
+    center = log_t.mean(-1, keepdims=True)
+    weights = values**-2.0
+    decay, lines = _project_decay(log_t - center, values, weights)
+    for _ in range(_ROBUST_ROUNDS):
+        basis = np.exp(-decay[:, None] * (log_t - center))
+        residuals = 1.0 - Lines(*(part[:, None] for part in lines)).at(basis) / values
+        spread = MAD_TO_DEVIATION * np.median(np.abs(residuals), axis=-1, keepdims=True)
+        decay, lines = _project_decay(log_t - center, values, weights * huber_weights(residuals, 3.0 * spread))
+    amplitude = lines.slope * np.exp(decay * center[:, 0])
+    columns = zip(lines.intercept.tolist(), amplitude.tolist(), decay.tolist(), strict=True)
+    return [SaturatingCurve(*numbers) for numbers in columns]
 
 
 class Lines(NamedTuple):
@@ -137,7 +146,26 @@ def fit_parabolas(x: ArrayLike, y: ArrayLike, weights: ArrayLike = 1.0) -> Parab
     return Parabolas(center[..., 0], y_mean[..., 0] - curvature * c[..., 0], slope - curvature * b[..., 0], curvature)
 
 
-def huber_weights(residuals: Floats, delta: float) -> Floats:
+def shifted_parabolas(x: ArrayLike, y: ArrayLike, weights: ArrayLike, shifts: Floats) -> Parabolas:
+    """`fit_parabolas` to y [K, n] moved by every row of `shifts` [S, n]: [S, K], without ever holding S * K * n values.
+
+    Coefficients are linear in y, so that what each point's shift adds to them is found once.
+    """
+    base = fit_parabolas(x, y, weights)
+    x, _, w = _spread(x, y, weights)
+    total, u = w.sum(-1, keepdims=True), x - base.center[:, None]
+    with np.errstate(divide="ignore", invalid="ignore"):
+        u2 = (w * u**2).sum(-1, keepdims=True)
+        b, c = (w * u**3).sum(-1, keepdims=True) / u2, u2 / total
+        v = u**2 - b * u - c
+        curvature = (w * v - w * (w * v).sum(-1, keepdims=True) / total) / (w * v**2).sum(-1, keepdims=True)
+        slope = (w * u - w * (w * u).sum(-1, keepdims=True) / total) / u2
+        each = w / total - curvature * c, slope - curvature * b, curvature
+    c0, c1, c2 = (part + shifts @ added.T for part, added in zip(base[1:], each, strict=True))
+    return Parabolas(base.center, c0, c1, c2)
+
+
+def huber_weights(residuals: Floats, delta: Floats | float) -> Floats:
     """rho'(r) / r of Huber's loss: 1 up to delta, delta / |r| beyond."""
     size = np.abs(residuals)
     return np.where(size <= delta, 1.0, delta / np.maximum(size, np.finfo(float).tiny))
@@ -149,18 +177,23 @@ MAD_TO_DEVIATION = 1.4826
 _DECAYS = np.geomspace(1e-3, 5.0, 40)
 
 
-def _project_decay(log_t: Floats, values: Floats, weights: Floats) -> tuple[float, Lines]:
-    """The decay whose best line in t ** -decay misses least: a grid, refined between the best one's neighbours."""
-    grid = _DECAYS
-    while True:
-        basis = np.exp(-grid[:, None] * log_t)
-        lines = fit_lines(basis, values, weights)
-        misfit = (weights * (values - Lines(*(part[:, None] for part in lines)).at(basis)) ** 2).sum(-1)
-        best = int(np.argmin(misfit))
-        low, high = grid[max(best - 1, 0)], grid[min(best + 1, grid.size - 1)]
-        if high - low <= 1e-8 * high:
-            return float(grid[best]), Lines(lines.intercept[best], lines.slope[best])
-        grid = np.linspace(low, high, 21)
+def _project_decay(log_t: Floats, values: Floats, weights: Floats) -> tuple[Floats, Lines]:
+    """For every row of [N, n] the decay [N] whose best line in t ** -decay misses least: a grid, refined between the
+    best one's neighbours, until each row's is known to eight digits.
+    """
+    decays, intercepts, slopes = (np.empty(len(log_t)) for _ in range(3))
+    grid, rows = np.broadcast_to(_DECAYS, (len(log_t), _DECAYS.size)), np.arange(len(log_t))
+    while rows.size:
+        y, w = values[rows, None], weights[rows, None]
+        basis = np.exp(-grid[..., None] * log_t[rows, None])
+        lines = fit_lines(basis, y, w)
+        misfit = (w * (y - Lines(*(part[..., None] for part in lines)).at(basis)) ** 2).sum(-1)
+        best, row = misfit.argmin(-1), np.arange(rows.size)
+        decays[rows], intercepts[rows], slopes[rows] = (part[row, best] for part in (grid, *lines))
+        low, high = grid[row, np.maximum(best - 1, 0)], grid[row, np.minimum(best + 1, grid.shape[1] - 1)]
+        wide = high - low > 1e-8 * high
+        rows, grid = rows[wide], np.linspace(low[wide], high[wide], 21, axis=-1)
+    return decays, Lines(intercepts, slopes)
 
 
 def _log(values: ArrayLike, name: str) -> Floats:

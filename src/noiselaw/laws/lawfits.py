@@ -1,6 +1,7 @@
 """Power laws with intervals from draws, as every method here reports them. Legend: S draws."""
 
 import math
+import reprlib
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any
@@ -65,10 +66,24 @@ def law_records(laws: Mapping[str, LawFit]) -> dict[str, Any]:
 
 
 def law_of(record: Mapping[str, Any]) -> LawFit:
-    """The inverse, for one law. Raises KeyError or TypeError for anything else."""
+    """The inverse, for one law. Raises KeyError, TypeError or ValueError for anything else."""
     interval, covariance = record["interval"], record["covariance"]
-    law = PowerLaw(float(record["coefficient"]), float(record["exponent"]))
-    return LawFit(law, interval and tuple(interval), covariance and tuple(covariance))
+    law = PowerLaw(finite(record["coefficient"]), finite(record["exponent"]))
+    return LawFit(law, interval and finites(interval, 2), covariance and finites(covariance, 3))
+
+
+def finite(value: Any) -> float:
+    """A number out of a file. Raises ValueError where it is none, or not finite."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        raise ValueError(f"{reprlib.repr(value)} stands where a finite number belongs; fit the table again")
+    return float(value)
+
+
+def finites(values: Any, length: int) -> Any:
+    """A tuple of `length` numbers out of a file. Raises ValueError where it is none."""
+    if not isinstance(values, list | tuple) or len(values) != length:
+        raise ValueError(f"{reprlib.repr(values)} stands where {length} numbers belong; fit the table again")
+    return tuple(map(finite, values))
 
 
 def lost_draws(draws: Mapping[str, Floats]) -> tuple[str, ...]:

@@ -14,7 +14,7 @@ import numpy as np
 
 from noiselaw.laws.bootstrap import resample_lines
 from noiselaw.laws.curves import IsoflopTable
-from noiselaw.laws.forms import Floats, Lines, Parabolas, fit_lines, fit_parabolas
+from noiselaw.laws.forms import Floats, Lines, Parabolas, fit_lines, fit_parabolas, shifted_parabolas
 
 Keep = Literal["inside", "all"]
 """Which optima carry the laws: those inside the sampled sizes, or all that have a minimum (as the paper does)."""
@@ -54,9 +54,13 @@ class OptimalLaws(NamedTuple):
 
 def find_optima(table: IsoflopTable, log_loss: Floats) -> Optima:
     """Optima for log losses [..., K, R] of the table's runs at its budgets; NaN marks a missing reading."""
-    used = np.isfinite(log_loss)
     log_flops = np.log(table.flops_per_token)
     by_flops, by_params = parabolas(log_flops, log_loss), parabolas(np.log(table.params), log_loss)
+    return _vertices(log_flops, np.isfinite(log_loss), by_flops, by_params)
+
+
+def _vertices(log_flops: Floats, used: np.ndarray, by_flops: Parabolas, by_params: Parabolas) -> Optima:
+    """Optima of parabolas [..., K] through the readings that are `used`, [..., K, R] or the same [K, R] for all."""
     low, high = np.where(used, log_flops, math.inf).min(-1), np.where(used, log_flops, -math.inf).max(-1)
     vertex = by_flops.vertex
     with np.errstate(invalid="ignore"):
@@ -84,11 +88,15 @@ def resample_optimal_laws(log_budgets: Floats, optima: Optima, kept: np.ndarray,
 def draw_optimal_laws(table: IsoflopTable, shifts: Floats, keep: Keep) -> dict[str, Floats]:
     """(log coefficient, exponent) [S, 2] by quantity, for the table's runs moved by `shifts` [S, runs] of log loss."""
     log_budgets, log_loss = np.log(table.budgets), np.log(table.loss)
-    run = np.arange(len(table.runs)) if table.run is None else table.run
+    if table.run is None:  # columns are runs: one shift for a whole column
+        used, log_flops = np.isfinite(log_loss), np.log(table.flops_per_token)
+        by_flops = shifted_parabolas(log_flops, log_loss, used, shifts)
+        by_params = shifted_parabolas(np.log(table.params), log_loss, used, shifts)
+        drawn = _vertices(log_flops, used, by_flops, by_params)
+        return fit_optimal_laws(log_budgets, drawn, drawn.carrying(keep)).logs()
     parts = []
     for some in np.array_split(shifts, max(1, len(shifts) * log_loss.size // _CHUNK)):
-        moved = some[:, run] if table.run is not None else some[:, None, :]
-        drawn = find_optima(table, log_loss + moved)
+        drawn = find_optima(table, log_loss + some[:, table.run])
         parts.append(fit_optimal_laws(log_budgets, drawn, drawn.carrying(keep)).logs())
     return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 

@@ -7,7 +7,7 @@ from typing import Any
 from noiselaw.laws.doubts import is_allocating, surface_laws
 from noiselaw.laws.forms import PowerLaw
 from noiselaw.laws.isoflop import IsoflopFit, Optimum, SizePoint
-from noiselaw.laws.lawfits import law_of, law_records
+from noiselaw.laws.lawfits import finite, finites, law_of, law_records
 from noiselaw.laws.surface import Certificate, SurfaceFit
 
 METHOD = "isoflop"
@@ -101,19 +101,22 @@ def _group_fit(group: str, record: Mapping[str, Any]) -> IsoflopFit:
         laws={name: law_of(law) for name, law in record["laws"].items()},
         optima=tuple(_optimum(optimum) for optimum in record["optima"]),
         flags=tuple(record["flags"]),
-        scatter=record["scatter"],
-        degrees_of_freedom=record["degrees_of_freedom"],
+        scatter=None if record["scatter"] is None else finite(record["scatter"]),
+        degrees_of_freedom=int(finite(record["degrees_of_freedom"])),
         surface=surface_of(record) if "parameters" in record else None,
     )
 
 
 def _optimum(record: Mapping[str, Any]) -> Optimum:
-    names = ("budget", "params", "tokens", "flops_per_token", "loss", "kept")
     return Optimum(
-        **{name: record[name] for name in names},
+        **{name: finite(record[name]) for name in ("budget", "params", "tokens", "flops_per_token", "loss")},
+        kept=bool(record["kept"]),
         flags=tuple(record["flags"]),
-        log_params_coefficients=tuple(record["curve"]["log_params_coefficients"]),
-        points=tuple(SizePoint(**point) for point in record["points"]),
+        log_params_coefficients=finites(record["curve"]["log_params_coefficients"], 3),
+        points=tuple(
+            SizePoint(str(point["run"]), *(finite(point[name]) for name in ("params", "flops_per_token", "loss")))
+            for point in record["points"]
+        ),
     )
 
 
@@ -122,7 +125,7 @@ def surface_of(record: Mapping[str, Any]) -> SurfaceFit:
     known = {field.name: record["certificate"].get(field.name) for field in fields(Certificate)}
     certificate = {**known, "active_bounds": tuple(known["active_bounds"])}
     return SurfaceFit(
-        **record["parameters"],
+        **{name: finite(value) for name, value in record["parameters"].items()},
         certificate=Certificate(**certificate),
-        covariance=tuple(tuple(row) for row in record["parameters_covariance"]),
+        covariance=tuple(finites(row, 5) for row in record["parameters_covariance"]),
     )

@@ -1,7 +1,7 @@
 "use strict";
 // The planner's controls: sliders and the numbers that they stand for, the plan that follows, and the same on the command line.
 
-(() => {
+function startPlanner() {
   const section = document.getElementById("planner");
   if (!section || !document.getElementById("books")) return;
   const { books, accelerators } = JSON.parse(document.getElementById("books").textContent);
@@ -16,6 +16,10 @@
     const text = part(name).value.trim(), value = Number(text);
     if (text === "" || Number.isNaN(value)) throw new Error(`${part(`${name}-slider`)?.getAttribute("aria-label") ?? name} “${text}”: give a number`);
     return value;
+  }
+  function whole(name) {
+    if (!Number.isInteger(number(name))) throw new Error(`${part(`${name}-slider`).getAttribute("aria-label")} “${part(name).value}”: give a whole number`);
+    return number(name);
   }
   const optional = (name) => (part(name).value.trim() === "" ? null : number(name));
 
@@ -58,7 +62,7 @@
   function settings() {
     const gpu = part("gpu").value || null, hardware = { gpu, count: 1, mfu: 1, peak: null, price: null };
     const amount = number(kind());
-    if (gpu) Object.assign(hardware, { count: Math.trunc(number("count")), mfu: number("mfu"), peak: optional("peak"), price: optional("price") });
+    if (gpu) Object.assign(hardware, { count: whole("count"), mfu: number("mfu"), peak: optional("peak"), price: optional("price") });
     return {
       group: groupNames()[Number(part("noise-slider").value)], hardware,
       budget: kind() === "days" ? { kind: "seconds", amount: amount * planner.SECONDS_PER_DAY } : { kind: kind(), amount },
@@ -113,7 +117,7 @@
 
   function headline({ loss, ...plan }) {
     const range = loss.interval ? ` (${between(loss.interval, 3)})` : "";
-    return `${plan.layers} layers of width ${plan.width}, ${counted(plan.params)} parameters, on ${counted(plan.tokens)} tokens: loss ${fixed(loss.value, 3)}${range}`;
+    return `${plan.layers} layer${plan.layers === 1 ? "" : "s"} of width ${plan.width}, ${counted(plan.params)} parameters, on ${counted(plan.tokens)} tokens: loss ${fixed(loss.value, 3)}${range}`;
   }
 
   function answer(plan) {
@@ -161,4 +165,6 @@
   write("mfu", Number(part("mfu-slider").getAttribute("value")));
   open();
   refresh();
-})();
+}
+
+startPlanner();

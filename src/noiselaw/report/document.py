@@ -6,6 +6,7 @@ if it slipped through `markup`.
 
 import base64
 import hashlib
+import zlib
 from collections.abc import Mapping, Sequence
 from importlib.resources import files
 from typing import Any
@@ -19,13 +20,19 @@ def document(
     styles: Sequence[str],
     data: Mapping[str, Any],
     scripts: Sequence[str],
-    libraries: Sequence[str] = (),
+    library: str | None = None,
+    connects: bool = False,
 ) -> str:
-    """The page as text. Styles, scripts and libraries are files of packages; `data` goes in as JSON, by element id."""
+    """The page as text. Styles and scripts are files of packages; `data` goes in as JSON, by element id.
+
+    A `library` goes in packed, and library.js unpacks it. A page that `connects` may ask the server it came from.
+    """
+    scripts = [*([] if library is None else [package_file("library.js")]), *scripts]
+    trusted = [*scripts, *([] if library is None else [library])]
     head = element(
         "head",
         element("meta", charset="utf-8"),
-        element("meta", http_equiv="Content-Security-Policy", content=_policy([*libraries, *scripts])),
+        element("meta", http_equiv="Content-Security-Policy", content=_policy(trusted, connects=connects)),
         element("meta", name="viewport", content="width=device-width, initial-scale=1"),
         element("title", title),
         element("style", raw("\n".join(styles))),
@@ -33,11 +40,16 @@ def document(
     whole = element(
         "body",
         *body,
-        [element("script", raw(library)) for library in libraries],
+        None if library is None else element("script", raw(_packed(library)), type="text/plain", id="library"),
         [element("script", json_text(value), type="application/json", id=name) for name, value in data.items()],
         [element("script", raw(script)) for script in scripts],
     )
     return f"<!doctype html>\n{element('html', head, whole, lang='en')}\n"
+
+
+def _packed(text: str) -> str:
+    """zlib, in the letters of base64."""
+    return base64.b64encode(zlib.compress(text.encode(), 9)).decode()
 
 
 def package_file(name: str) -> str:
@@ -45,7 +57,8 @@ def package_file(name: str) -> str:
     return files("noiselaw.report").joinpath(name).read_text(encoding="utf-8")
 
 
-def _policy(scripts: Sequence[str]) -> str:
+def _policy(scripts: Sequence[str], *, connects: bool) -> str:
     digests = (base64.b64encode(hashlib.sha256(script.encode()).digest()).decode() for script in scripts)
     allowed = " ".join(f"'sha256-{digest}'" for digest in digests) or "'none'"
-    return f"default-src 'none'; script-src {allowed}; style-src 'unsafe-inline'; img-src data: blob:"
+    rules = f"default-src 'none'; script-src {allowed}; style-src 'unsafe-inline'; img-src data: blob:"
+    return f"{rules}; connect-src 'self'" if connects else rules

@@ -4,6 +4,7 @@ C training compute in FLOPs, M FLOPs per token, D tokens, P non-embedding parame
 A figure whose data are not there yet is None.
 """
 
+import math
 from typing import Literal
 
 import polars as pl
@@ -28,6 +29,8 @@ from noiselaw.report.published import published_laws
 from noiselaw.report.results import ConfirmationRun, Results
 from noiselaw.report.studyfigures import crossings, known_models, residuals, scarce, tuning
 
+MOST_LABELS = 12
+"""Of sizes beside the curves of a panel."""
 LABELLED_ENDS: dict[str, tuple[Literal["first", "last"], Literal["left", "right"]]] = {
     "grid": ("first", "left"),
     "confirmation": ("last", "right"),
@@ -106,7 +109,8 @@ def _size_labels(rows: pl.DataFrame, y: Axis) -> list[Label]:
     known = rows.drop_nulls("params").sort("run", "step")
     labels: list[Label] = []
     for role, (keep, side) in LABELLED_ENDS.items():
-        ends = known.filter(pl.col("role") == role).unique("params", keep=keep, maintain_order=True)
+        ends = known.filter(pl.col("role") == role).unique("params", keep=keep, maintain_order=True).sort("params")
+        ends = ends.gather_every(max(1, math.ceil(len(ends) / MOST_LABELS)))
         values = ends.select("flops", "loss", "params", "group").iter_rows()
         beside = [Label(flops, loss, phrases.count(size), side, group) for flops, loss, size, group in values]
         labels += spread_labels(beside, y)

@@ -60,12 +60,14 @@ const page = (() => {
   }
 
   async function draw() {
+    if (typeof libraryReady !== "undefined") await libraryReady;
     const colors = theme(), plots = [...document.querySelectorAll(".plot")].map((plot) => [distance(plot), plot]);
     for (const [, plot] of plots.sort(([near], [far]) => near - far)) {
       await drawOne(plot, colors);
       if (!performance.getEntriesByName("first-figure").length) performance.mark("first-figure");
       await new Promise((resume) => setTimeout(resume));
     }
+    performance.mark("all-figures");
     document.documentElement.dataset.drawn = String(plots.length);
   }
 

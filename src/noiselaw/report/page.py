@@ -89,13 +89,22 @@ def desk_of(studies: Mapping[Path, Results], laws: Sequence[str] = ()) -> Desk:
     return Desk(tuple(shelves), tuple(problems), PUBLISHED in laws)
 
 
-def render_page(results: Results, drawings: tuple[Drawing, ...], desk: Desk = NO_DESK) -> str:
+@dataclass(frozen=True, slots=True)
+class Live:
+    """What makes a page follow its study: see `noiselaw.report.live`."""
+
+    version: str
+    is_whole: bool
+    """False: without scripts, for a page that has them."""
+
+
+def render_page(results: Results, drawings: tuple[Drawing, ...], desk: Desk = NO_DESK, live: Live | None = None) -> str:
     """The page of one study as text; pure."""
     top = element("header", *_overview(results), class_="top")
     first = tuple(panel for drawing in drawings for panel in drawing.panels)
     sections = _sections(results, drawings)
     title, footer = f"{results.facts.name} – noiselaw", overview.footer(results)
-    return _page(title, top, (results,), sections=sections, panels=first, footer=footer, desk=desk)
+    return _page(title, top, (results,), sections=sections, panels=first, footer=footer, desk=desk, live=live)
 
 
 def render_pages(studies: Sequence[Results], desk: Desk = NO_DESK) -> str:
@@ -129,20 +138,22 @@ def render_pages(studies: Sequence[Results], desk: Desk = NO_DESK) -> str:
 
 def _page(
     title: str, top: Markup, studies: Sequence[Results], *, sections: Sequence[Child], panels: Sequence[Panel],
-    footer: str, desk: Desk,
+    footer: str, desk: Desk, live: Live | None = None,
 ) -> str:  # fmt: skip
     planner = planner_section(desk.shelves, desk.problems) if desk.shelves or desk.problems else None
-    scripted = bool(panels or desk.shelves)
+    is_whole = live is None or live.is_whole
+    scripts = PAGE_SCRIPTS if panels or desk.shelves or live else ()
     books = {"books": planner_json(desk.shelves, studies[0].styles if studies else {})} if desk.shelves else {}
     return document(
         title,
         top,
         element("main", _switches(studies, panels, desk) if panels else None, planner, *sections),
-        element("footer", footer),
+        element("footer", footer, element("p", id="live", role="status", data_version=live.version) if live else None),
         styles=[package_file("page.css")],
-        libraries=[get_plotlyjs()] if panels else [],
+        library=get_plotlyjs() if is_whole and (panels or live) else None,
         data={"panels": [panel_json(panel) for panel in panels], **books},
-        scripts=[package_file(name) for name in PAGE_SCRIPTS] if scripted else [],
+        scripts=[package_file(name) for name in (*scripts, *(("watch.js",) if live else ()))] if is_whole else [],
+        connects=live is not None,
     )
 
 

@@ -225,8 +225,14 @@ def heights(marks: Iterable[Mark]) -> list[float]:
     return reached
 
 
+MOST_SHADES = 12
+"""More than these nobody tells apart."""
+
+
 def shade(index: int, number: int) -> float:
-    """Opacity from faint (first) to full (last)."""
+    """Opacity from faint (first) to full (last); of many, neighbours share theirs."""
+    if number > MOST_SHADES:
+        index, number = index * MOST_SHADES // number, MOST_SHADES
     return 1.0 if number < 2 else 0.4 + 0.6 * index / (number - 1)
 
 

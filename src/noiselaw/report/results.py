@@ -286,6 +286,12 @@ def read_results(folder: Path) -> Results:
     )
 
 
+def nothing_yet(name: str) -> Results:
+    """A study of which nothing stands but its name."""
+    curves, throughput = pl.DataFrame(schema=CURVE_COLUMNS), pl.DataFrame(schema=THROUGHPUT_COLUMNS)
+    return Results(Facts(name=name), curves, throughput, Laws(), Predictions(), Confirmation(), missing=tuple(STAGES))
+
+
 R = TypeVar("R", bound=Record)
 
 
@@ -312,6 +318,13 @@ def _read_table(path: Path, columns: Mapping[str, type[pl.DataType]]) -> pl.Data
     absent = [name for name in columns if name not in table.columns]
     if absent:
         raise ValueError(f"{path}: no column {', '.join(absent)}; run the study again to rewrite it")
+    return typed_table(table, columns)
+
+
+def typed_table(table: pl.DataFrame, columns: Mapping[str, type[pl.DataType]]) -> pl.DataFrame:
+    """The named columns of a table, of their types; a table without any has no rows."""
+    if not table.width:
+        return pl.DataFrame(schema=columns)
     floats = [name for name, kind in columns.items() if kind is NUMBER]
     finite = [pl.when(pl.col(name).is_finite()).then(pl.col(name)) for name in floats]
-    return table.select(list(columns)).with_columns(finite)
+    return table.select(pl.col(name).cast(kind) for name, kind in columns.items()).with_columns(finite)

@@ -187,6 +187,8 @@ def residuals(results: Results) -> Drawing | None:
     return Drawing("residuals", "Residuals", caption, (tuple(panels),))
 
 
+MOST_NAMED = 300
+"""Points that say as the mouse hovers which run they are: more would make the page large."""
 Miss = tuple[float, float, str]
 """C in FLOPs, percent, hover."""
 
@@ -222,7 +224,8 @@ def _surface_misses(laws: GroupLaws) -> list[Miss]:
 
 
 def _miss_points(group: str, misses: Sequence[Miss], style: Style) -> Points:
-    hover = tuple(f"{run}\n{phrases.signed(percent)} %" for _, percent, run in misses)
+    named = misses if len(misses) <= MOST_NAMED else ()
+    hover = tuple(f"{run}\n{phrases.signed(percent)} %" for _, percent, run in named)
     x, y = tuple(flops for flops, _, _ in misses), tuple(percent for _, percent, _ in misses)
     return Points(x, y, style.color, style.symbol, 4.5, 0.75, hover=hover, group=group)
 
@@ -243,10 +246,11 @@ def known_models(results: Results) -> Drawing | None:
     if not (lines or points):
         return None
     models = [_model_mark(model) for model in KNOWN_MODELS]
-    labels = [Label(model.params, model.tokens, model.name) for model in KNOWN_MODELS]
+    labels = [Label(model.params, model.tokens, model.name, model.side) for model in KNOWN_MODELS]
     marks: list[Mark] = [*lines, *points, *models, *labels]
-    x = log_axis(PARAMS, widths(marks), phrases.count, room_high=0.12)
-    y = log_axis(TOKENS, heights(marks), phrases.count)
+    inside = [*points, *models, *(line for line in lines if line.dash == "solid")]
+    x = log_axis(PARAMS, widths(inside), phrases.count, room_high=0.12)
+    y = log_axis(TOKENS, heights(inside), phrases.count)
     guide = Line((x.low, x.high), (20 * x.low, 20 * x.high), NEUTRAL, 0.7, 1.0, hover="20 tokens per parameter")
     caption = (
         "Every run of the study (small marks), its laws of compute-optimal size and tokens (solid within its budgets, "

@@ -244,7 +244,7 @@ def crossings_table(results: Results) -> Table | None:
     header = ("Groups", "", "Leads below", "Leads above", "Crossing (FLOPs)", "95 % interval", "Loss there")
     caption = (
         "Of the fitted power laws, between the smallest budget and a thousand times the largest, where intervals are "
-        "cut off. `noiselaw laws cross` asks the runs themselves."
+        "cut off. “noiselaw laws cross” asks the runs themselves."
     )
     return Table("crossings", "Crossings", caption, header, rows, text_columns=(0, 1, 2, 3)) if rows else None
 

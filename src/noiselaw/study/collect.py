@@ -10,7 +10,7 @@ import polars as pl
 
 from noiselaw.files import read_json, write_atomically
 from noiselaw.laws.isoflop import LossCurve
-from noiselaw.metrics import read_rows
+from noiselaw.metrics import read_kind, read_latest
 from noiselaw.study.design import PlannedRun
 
 
@@ -23,10 +23,10 @@ def throughput_rows(runs: Sequence[PlannedRun]) -> pl.DataFrame:
     """One row per run: tokens and model FLOPs (head included) per second, share of the measured matmul peak."""
     rows = []
     for run in runs:
-        speeds = read_rows(run.folder / "metrics.jsonl", "speed")
-        if speeds:
+        speed = read_latest(run.folder / "metrics.jsonl").get("speed")
+        if speed is not None:
             keys = ("tokens_per_second", "model_flops_per_second", "share_of_matmul_peak", "seconds")
-            rows.append(_label(run) | {key: speeds[-1][key] for key in keys})
+            rows.append(_label(run) | {key: speed[key] for key in keys})
     return pl.DataFrame(rows, infer_schema_length=None)
 
 
@@ -34,7 +34,7 @@ def loss_curves(runs: Sequence[PlannedRun]) -> list[LossCurve]:
     """The validation curves of `runs`, as the laws read them."""
     curves = []
     for run in runs:
-        rows = read_rows(run.folder / "metrics.jsonl", "validation")
+        rows = read_kind(run.folder / "metrics.jsonl", "validation")
         curves.append(
             LossCurve(
                 run=run.spec.name,
@@ -85,4 +85,4 @@ def _curve_rows(run: PlannedRun) -> list[dict[str, Any]]:
         "batch_tokens": run.spec.tokens_per_step,
         "learning_rate": run.spec.optimizer.learning_rate,
     }
-    return [label | {key: row[key] for key in keys} for row in read_rows(run.folder / "metrics.jsonl", "validation")]
+    return [label | {key: row[key] for key in keys} for row in read_kind(run.folder / "metrics.jsonl", "validation")]

@@ -13,11 +13,11 @@ from pydantic import Field, model_validator
 
 from noiselaw.accounting import flops_per_token, parameter_counts
 from noiselaw.data.shards import TokenData
+from noiselaw.specbase import PlainName
 from noiselaw.specs import (
     AUTOREGRESSIVE,
     NOISE_SHIFTS,
     ModelSpec,
-    PlainName,
     RunSpec,
     Spec,
     SpecError,

@@ -30,7 +30,7 @@ class RunState:
     speed: dict[str, Any] | None
     failure: dict[str, Any] | None
     """step and fault of a run that failed, and the last lines of its output where it crashed."""
-    attempts: int
+    attempts: int = 0
     """How often it was started."""
 
     @property

@@ -1,9 +1,10 @@
 """How long the stages of a study took, and how long one will still take by the measured speed of its runs."""
 
+import bisect
 import heapq
 import math
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -24,14 +25,16 @@ def seconds_left(states: Sequence[RunState], num_workers: int) -> float | None:
     A run goes on at its own speed. One that has not shown any is given the FLOPs per second of the run nearest in size:
     small models reach far less of a machine's peak than large ones.
     """
-    known = [(state, rate) for state in states if (rate := _flops_per_second(state)) is not None]
+    # By size, so that the nearest is found by bisection; of equal sizes the first counts.
+    known = {state.run.flops_per_token: rate for state in reversed(states) if (rate := _flops_per_second(state))}
     if not known:
         return None
+    sizes = sorted(known)
     free = [0.0] * num_workers  # when each is free again
     started = [state for state in states if state.status is Status.STARTED]
     waiting = [state for state in states if state.status is Status.WAITING]
     for state in (*started, *waiting):
-        rate = _flops_per_second(state) or min(known, key=lambda pair: _distance(state, pair[0]))[1]
+        rate = _flops_per_second(state) or _nearest(state.run.flops_per_token, sizes, known)
         seconds = state.run.flops * (1 - state.progress) / rate
         heapq.heapreplace(free, free[0] + seconds + (START_SECONDS if state.status is Status.WAITING else 0.0))
     return max(free)
@@ -44,9 +47,10 @@ def _flops_per_second(state: RunState) -> float | None:
     return state.speed["tokens_per_second"] * state.run.flops_per_token
 
 
-def _distance(one: RunState, other: RunState) -> float:
-    """How far two sizes are apart, as a ratio."""
-    return abs(math.log(one.run.flops_per_token / other.run.flops_per_token))
+def _nearest(size: int, sizes: Sequence[int], known: Mapping[int, float]) -> float:
+    """What is known of the size nearest by ratio."""
+    place = bisect.bisect_left(sizes, size)
+    return known[min(sizes[max(0, place - 1) : place + 1], key=lambda other: abs(math.log(size / other)))]
 
 
 class Stopwatch:

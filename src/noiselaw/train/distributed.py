@@ -8,9 +8,9 @@ agree on (stop, save, sums of a validation) goes over the host's network and nev
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import torch
 import torch.distributed as dist
@@ -20,6 +20,7 @@ from noiselaw.model.sharded import local
 from noiselaw.specs import ParallelSpec, RunSpec
 from noiselaw.train.machine import num_started, own_device
 from noiselaw.train.parallel import MESH_AXES
+from noiselaw.train.peers import Peers
 from noiselaw.train.rendezvous import fresh_store
 
 if TYPE_CHECKING:  # torch's distributed tensors take a second to import
@@ -40,6 +41,8 @@ class Ranks:
     tensor_size: int = 1
     """Ranks that share every matrix, and so see the same sequences."""
     mesh: "DeviceMesh | None" = None
+    peers: Peers = field(default_factory=Peers)
+    """The same ranks, for objects."""
 
     @property
     def is_first(self) -> bool:
@@ -104,18 +107,7 @@ class Ranks:
 
     def on_first(self, action: Callable[[], Result]) -> Result:
         """What `action`, done by the first rank alone, returns or raises: on every rank. The result must pickle."""
-        if self.size == 1:
-            return action()
-        outcome: list[Any] = [None, None]
-        if self.is_first:
-            try:
-                outcome[0] = action()
-            except Exception as error:  # noqa: BLE001 (raised again on every rank)
-                outcome[1] = error
-        dist.broadcast_object_list(outcome, src=0, device=torch.device("cpu"))
-        if outcome[1] is not None:
-            raise outcome[1]
-        return outcome[0]
+        return self.peers.first(action)
 
 
 def _counts_here(tensor: Tensor) -> bool:
@@ -180,7 +172,7 @@ def joined_ranks(spec: RunSpec) -> Iterator[Ranks]:
     device = own_device(spec.runtime)
     with nullcontext() if dist.is_initialized() else _process_group(device):
         mesh = build_mesh(device.type, num_ranks, spec.runtime.parallel)
-        yield Ranks(dist.get_rank(), num_ranks, spec.runtime.parallel.tensor, mesh)
+        yield Ranks(dist.get_rank(), num_ranks, spec.runtime.parallel.tensor, mesh, Peers.of_this_run())
 
 
 @contextmanager

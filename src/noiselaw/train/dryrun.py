@@ -10,6 +10,7 @@ what its kernel there keeps, and the gradient of the head is widened in one piec
 saves memory.
 """
 
+import gc
 import math
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -157,7 +158,7 @@ def traced_costs(
             num_traced = 1 if memory_only else min(num_passes, 2)  # passes before the last are all alike
             sequences = num_sequences * num_traced * ranks.num_shares
             batch = fullest_batch(objective, sequences, spec.data.sequence_length)
-            with fake_mode, Ledger(fake_mode) as ledger, _watched(model, optimizer, ledger):
+            with _no_collection(), fake_mode, Ledger(fake_mode) as ledger, _watched(model, optimizer, ledger):
                 if num_traced < num_passes:
                     _leave_gradients(model)
                 accumulate_gradients(
@@ -246,6 +247,19 @@ def _pretended_ranks(spec: RunSpec, num_ranks: int) -> Iterator[Ranks]:
         yield Ranks(0, num_ranks, parallel.tensor, build_mesh("cpu", num_ranks, parallel))
     finally:
         dist.destroy_process_group()
+
+
+@contextmanager
+def _no_collection() -> Iterator[None]:
+    """Within the block Python leaves cycles alone: when a tensor in one dies must not depend on what else there is."""
+    gc.collect()
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()
 
 
 @contextmanager

@@ -26,7 +26,7 @@ from torch.distributed._tools.fake_collectives import CollectiveOp
 from torch.distributed.tensor import DTensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
-from torch.utils.flop_counter import flop_registry, sdpa_backward_flop_count, sdpa_flop_count
+from torch.utils.flop_counter import addmm_flop, flop_registry, sdpa_backward_flop_count, sdpa_flop_count
 
 Value = TypeVar("Value")
 Kind = Literal["parameters", "gradients", "optimizer", "gathered", "activations", "head"]
@@ -68,12 +68,13 @@ _WHOLE_TENSOR: dict[Any, tuple[Collective, Callable[[Any, int], int]]] = {
 }
 """Bytes of the tensor that all ranks of the group hold together, from the arguments and the size of the group."""
 
-_ATTENTION_FLOPS: dict[Any, Callable[..., int]] = {
-    torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: lambda query, key, value, *_: sdpa_flop_count(
+_MORE_FLOPS: dict[Any, Callable[..., int]] = {
+    torch.ops.aten.addmm_: lambda _, left, right, **__: addmm_flop(None, left.shape, right.shape),
+    torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: lambda query, key, value, *_, **__: sdpa_flop_count(
         query.shape, key.shape, value.shape
     ),
     torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward: (
-        lambda gradient, query, key, value, *_: sdpa_backward_flop_count(
+        lambda gradient, query, key, value, *_, **__: sdpa_backward_flop_count(
             gradient.shape, query.shape, key.shape, value.shape
         )
     ),
@@ -92,7 +93,7 @@ class Link:
     collective: Collective
     ranks: tuple[int, ...]
 
-    def bytes_received(self, num_bytes: int) -> float:
+    def bytes_received(self, num_bytes: float) -> float:
         """By each rank, of a tensor of `num_bytes`: a ring's, which no algorithm on plain links beats."""
         share = (len(self.ranks) - 1) / len(self.ranks)
         return num_bytes * share * (2 if self.collective == "all_reduce" else 1)
@@ -193,8 +194,8 @@ class Ledger(TorchDispatchMode):
                 self.assign([args[0]], "gradients")
         elif func is torch.ops.fsdp.chunk_cat.default:
             self.assign(args[0], "gathered")
-        elif (count := _ATTENTION_FLOPS.get(func.overloadpacket)) is not None:
-            work.flops += count(*args)
+        elif (count := _MORE_FLOPS.get(func.overloadpacket)) is not None:
+            work.flops += count(*args, **kwargs)
         elif (count := flop_registry.get(func.overloadpacket)) is not None:
             work.flops += count(*args, **kwargs, out_val=result)
 

@@ -12,7 +12,7 @@ import time
 import uuid
 from datetime import timedelta
 
-from torch.distributed import PrefixStore, Store
+from torch.distributed import PrefixStore, Store  # pyright: ignore[reportPrivateImportUsage]  (documented)
 from torch.distributed.rendezvous import rendezvous
 
 POLL_SECONDS = 0.02

@@ -15,6 +15,7 @@ from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 from noiselaw.study.design import StudySpec
 from noiselaw.study.executors.protocol import JobRequest, job_prefix, missing_package
@@ -99,8 +100,8 @@ class RayExecutor:
 class _Node:
     """A job's process on one node. Ray runs `__init__` in a thread that lives as long as the actor."""
 
-    def __init__(self, folder: str, launch: dict[str, str]) -> None:
-        self._process = start_job(Path(folder), Launch(**launch), dict(os.environ))  # pyright: ignore[reportArgumentType]
+    def __init__(self, folder: str, launch: dict[str, Any]) -> None:
+        self._process = start_job(Path(folder), Launch(**launch), dict(os.environ))
         threading.Thread(target=self._end_with_it, daemon=True).start()
 
     def stop(self) -> None:
@@ -121,7 +122,7 @@ JobActor = ray.remote(_Node)
 class GangActor:
     """A run on several nodes: one placement group, one job on each bundle, torchrun between them."""
 
-    def __init__(self, folder: str, launch: dict[str, str], each: dict[str, float]) -> None:
+    def __init__(self, folder: str, launch: dict[str, Any], each: dict[str, float]) -> None:
         self._folder, self._launch, self._each = folder, launch, each
         self._nodes = []
         threading.Thread(target=self._run, daemon=True).start()
@@ -146,7 +147,7 @@ class GangActor:
             _end_this_actor()
 
     def _start_nodes(self) -> None:
-        num_nodes = int(self._launch["num_nodes"])
+        num_nodes = self._launch["num_nodes"]
         group = placement_group([self._each] * num_nodes, strategy="STRICT_SPREAD")
         ray.get(group.ready())
         places = [PlacementGroupSchedulingStrategy(group, index) for index in range(num_nodes)]
@@ -158,7 +159,7 @@ class GangActor:
             self._nodes.append(actor.remote(self._folder, launch))
 
     @staticmethod
-    def _is_alive(node) -> bool:  # noqa: ANN001
+    def _is_alive(node: Any) -> bool:
         try:
             ray.get(node.__ray_ready__.remote())
         except RayActorError:
