@@ -171,7 +171,8 @@ def table(name: str) -> str:
     if name == "summary":
         return summary()
     header, rows = TABLES[name]
-    return markdown(header, rows())
+    notes = [section.note for section in found().sections if section.name == name.replace("-", "_")]
+    return "\n\n".join([*notes, markdown(header, rows())])
 
 
 def fill(_app: Sphinx, _docname: str, source: list[str]) -> None:
