@@ -2,6 +2,7 @@
 
 from typing import Any, Literal, get_args, get_origin
 
+from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from noiselaw.specfaults import spec_classes
@@ -15,7 +16,7 @@ def describe_settings(spec_class: type[Spec]) -> str:
     return "\n".join(f"{key:<{width}}  {default:<13} {meaning}".rstrip() for key, default, meaning in rows)
 
 
-def _rows(spec_class: type[Spec], prefix: str) -> list[tuple[str, str, str]]:
+def _rows(spec_class: type[BaseModel], prefix: str) -> list[tuple[str, str, str]]:
     rows = []
     for name, field in spec_class.model_fields.items():
         key = prefix + name
