@@ -103,7 +103,7 @@ def test_laws_that_a_plan_is_drawn_from(data, laws, tmp_path):
     accepts_or_refuses("plan", "--laws", path, "--flops", "1e20", "--json")
 
 
-@fuzzing(20)
+@fuzzing(5)
 @given(data=st.data())
 def test_study_folders_that_are_reported(data, tmp_path):
     folder = tmp_path / "study"
