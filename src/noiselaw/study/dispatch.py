@@ -72,7 +72,7 @@ def carry_out(runs: Sequence[PlannedRun], stage: Stage) -> None:
             ended = [board.flying.pop(name) for name in list(board.flying) if name not in alive]
             for progress in ended:
                 if _goes_on(progress, stage, board.watch):
-                    board.waiting.append(progress)
+                    board.waiting.appendleft(progress)  # what has begun is finished first
             _start_some(board, stage)
             stage.on_poll([progress.run for progress in (*ended, *board.flying.values())])
             time.sleep(POLL_SECONDS)
