@@ -61,9 +61,9 @@ def pantry(tiny_data, tmp_path_factory) -> Path:
     recipe["budgets_flops"] = [budget * 1e-4 for budget in recipe["budgets_flops"]]
     recipe["run"]["schedule"]["warmup_steps"] = 0
     study = write_study(folder / "studies" / "laptop")
+    study = shutil.copytree(study, folder / "studies" / "seed1")
     write_json(study / "recipe.json", recipe)
     shutil.copytree(tiny_data, study / "data")
-    shutil.copytree(study, folder / "studies" / "seed1")
     rows = [
         f"{n},{d},{1.7 + 400 * n**-0.33 + 1800 * d**-0.36},{group}"
         for group in ("masked", "uniform")
