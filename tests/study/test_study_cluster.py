@@ -30,7 +30,7 @@ pytestmark = pytest.mark.skipif(
 )
 GROUP = "autoregressive"
 BUDGETS = [1.25e7, 2.5e7, 5e7, 1e8]
-PATIENCE_SECONDS = 300
+PATIENCE_SECONDS = 600
 
 
 @pytest.fixture(scope="module")
