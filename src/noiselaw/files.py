@@ -46,7 +46,9 @@ def _locked(descriptor: int) -> bool:
 
 
 def unwritable(path: Path, error: OSError) -> OSError:
-    """`error` again, with the path it struck and the remedy in its message."""
+    """`error` again, with the path it struck and the remedy in its message; as it is where it is no disk's."""
+    if error.errno is None:  # a connection that was lost, for example
+        return error
     reason = error.strerror or str(error)
     return OSError(error.errno, f"cannot write {path}: {reason}; free space or choose another folder")
 

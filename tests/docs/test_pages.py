@@ -26,6 +26,7 @@ import yaml
 from pages import PAGES, ROOT, Block, blocks, name_of
 from synthetic_study import write_study
 
+from noiselaw.cli import dryrun as dry_run_command
 from noiselaw.cli import study as study_command
 from noiselaw.cli import train as train_command
 from noiselaw.cli.main import VERBS, main
@@ -135,6 +136,11 @@ class Carrier:
         """Reads the command's options and settings, and stops where its work would start."""
         if words[:2] == ["study", "run"]:
             self.check_study(words, line)
+        elif words[0] == "train" and "--dry-run" in words:
+            with pytest.MonkeyPatch.context() as patch:
+                patch.setattr(dry_run_command, "show_dry_run", stop_here)
+                with pytest.raises(InterruptedError):
+                    train_command.train(words[1:])
         elif words[0] == "train":
             with pytest.MonkeyPatch.context() as patch:
                 patch.setattr(train_command, "starting_point", lambda _: None)
@@ -192,7 +198,7 @@ class Carrier:
         return words + SHORT if words[0] == "train" and "--settings" not in words else words
 
 
-def stop_here(*_: object) -> None:
+def stop_here(*_: object, **__: object) -> None:
     raise InterruptedError
 
 

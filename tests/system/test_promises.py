@@ -8,7 +8,7 @@ ROOT = Path(__file__).parents[2]
 PAGE = ROOT / "docs" / "reliability.md"
 
 
-def tests_of(path: Path) -> set[str]:
+def names_in(path: Path) -> set[str]:
     """Names of the test functions in a file."""
     nodes = ast.walk(ast.parse(path.read_text(encoding="utf-8")))
     return {node.name for node in nodes if isinstance(node, ast.FunctionDef) and node.name.startswith("test_")}
@@ -36,7 +36,7 @@ def test_every_promise_names_a_test_that_exists():
         assert named or before
         for file, test in named:
             assert (ROOT / file).is_file(), f"{file} is named and not there"
-            assert not test or test in tests_of(ROOT / file), f"{file}::{test} is named and not there"
+            assert not test or test in names_in(ROOT / file), f"{file}::{test} is named and not there"
 
 
 def test_every_test_of_these_suites_holds_a_promise():
@@ -44,7 +44,7 @@ def test_every_test_of_these_suites_holds_a_promise():
     missing = {
         f"{path.name}::{test}"
         for path in sorted(Path(__file__).parent.glob("test_*.py"))
-        for test in tests_of(path)
+        for test in names_in(path)
         if path.name != Path(__file__).name and f"{path.name}::{test}" not in page
     }
     assert missing == {

@@ -78,7 +78,9 @@ def test_the_driver_notices_what_is_lost(desk, commands, tmp_path):
     (tmp_path / "cut.json").write_text('{"a": ', encoding="utf-8")
     assert torture.half_written(tmp_path) == ["cut.json"]
     assert "| prepare | 1 | 1 | 1 | 0 | 1 |" in torture.table([tally])
-    reference = measure(stage, desk, tmp_path, commands)
+    unharmed = tmp_path / "unharmed"
+    unharmed.mkdir()
+    reference = measure(stage, desk, unharmed, commands)
     moments = [draw_moment("prepare", reference, random.Random(seed)) for seed in range(40)]
     assert {moment.how for moment in moments if isinstance(moment, AtCall)} == {"before", "after", "torn"}
 
