@@ -93,6 +93,7 @@ def _facts(groups: list[str]) -> dict:
         "groups": groups,
         "budgets": list(BUDGETS),
         "flops_convention": "6P+attention",
+        "sequence_length": 256,
         "elapsed_seconds": {"data": 20.0, "grid": 600.0, "confirmation": 180.0, "total": 800.0},
         "data": {"source": "python", "vocab_size": 2048, "train_tokens": 9_000_000, "bytes_per_token": 3.1},
     }  # fmt: skip

@@ -15,7 +15,7 @@ from noiselaw.report.live import LivePage, live_results, serve, study_states
 from noiselaw.study.ledger import Status
 
 RECIPE = {
-    "name": "</script><b>live</b>",
+    "name": "<script><b>live",
     "data": {"source": "python", "tokenizer": "bpe:259", "sequence_length": 32},
     "groups": ["masked", "uniform"],
     "shapes": [{"num_layers": 1, "width": width, "num_heads": 1} for width in (8, 16, 24, 32)],

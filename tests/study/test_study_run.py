@@ -97,14 +97,21 @@ def finish(study: subprocess.Popen[str]) -> tuple[int, str]:
     return study.returncode, output
 
 
-def trainer(folder: Path, study: subprocess.Popen[str], pattern: str = "*") -> tuple[int, Path]:
-    """Waits for a run of the study that trains: the id of its process and its folder."""
+def trainer(
+    folder: Path, study: subprocess.Popen[str], pattern: str = "*", previous: int | None = None
+) -> tuple[int, Path]:
+    """Waits for a run of the study that trains: the id of its process and its folder.
+
+    `previous` is a process that was killed: /proc shows it for as long as it takes to die.
+    """
     deadline = time.monotonic() + 120
     while study.poll() is None and time.monotonic() < deadline:
         for run in folder.glob(f"runs/{pattern}"):
             rows = run / "metrics.jsonl"
             if rows.exists() and rows.stat().st_size > 2000 and not (run / "result.json").exists():
                 for process in Path("/proc").glob("[0-9]*"):
+                    if process.name == str(previous):
+                        continue
                     with suppress(OSError):  # a process may end while it is looked at
                         if str(run / "spec.json").encode() in (process / "cmdline").read_bytes().split(b"\0"):
                             return int(process.name), run
@@ -119,7 +126,7 @@ def test_killed_and_interrupted_at_every_stage_it_ends_the_same(finished, recipe
     study = start(recipe, folder)
     process, killed = trainer(folder, study)
     os.kill(process, signal.SIGKILL)
-    trainer(folder, study, killed.name)  # tried again
+    trainer(folder, study, killed.name, previous=process)  # tried again
     study.kill()  # its runs are told to stop and save, while the next study already wants to continue them
     finish(study)
     reasons = [attempt.reason for attempt in read_attempts(killed)]

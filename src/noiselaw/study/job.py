@@ -104,10 +104,14 @@ class Job:
             self._process.terminate()
 
     def stop(self) -> None:
-        """Ask the training to stop and wait until it has."""
+        """Ask the training to stop, wait until it has, and note it: whoever calls this may end the job right after."""
         self.ask_to_stop()
-        while self._process is not None and self._process.poll() is None:
+        if self._process is None:
+            return
+        while (code := self._process.poll()) is None:
             time.sleep(POLL_SECONDS)
+        if not self._launch.node:
+            end(self._folder, self._reason(code))
 
     def _train(self) -> int:
         if self._stopping:

@@ -29,7 +29,7 @@ class RunState:
     validation: dict[str, Any] | None
     speed: dict[str, Any] | None
     failure: dict[str, Any] | None
-    """step and fault of a run that failed, and the last lines of its output where it crashed."""
+    """step and fault of a run that failed, and the last lines of its output where they are known."""
     attempts: int = 0
     """How often it was started."""
 
@@ -78,7 +78,9 @@ def read_state(run: PlannedRun) -> RunState:
         return RunState(run, Status.DONE, step, record["validation"], record["speed"], None, len(attempts))
     latest = read_latest(run.folder / "metrics.jsonl") if "metrics.jsonl" in names else {}
     step = latest.get("train", {"step": 0})["step"]
-    failure = read_json(run.folder / "failure.json") if "failure.json" in names else _crash(attempts, step)
+    failure = _crash(attempts, step)
+    if "failure.json" in names:
+        failure = {"log": attempts[-1].log if attempts else None, **read_json(run.folder / "failure.json")}
     return RunState(
         run=run,
         status=Status.FAILED if failure else Status.STARTED if latest else Status.WAITING,
