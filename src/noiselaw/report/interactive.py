@@ -106,7 +106,8 @@ def _hover(text: str | tuple[str, ...] | None) -> dict[str, Any]:
 
 
 def _escape(text: str) -> str:
-    return html.escape(text, quote=False).replace("\n", "<br>")
+    # Text between two dollars would be a formula, which nothing on the page can set.
+    return html.escape(text, quote=False).replace("\n", "<br>").replace("$", "&#36;")
 
 
 def _rounded(values: Iterable[float]) -> list[float]:

@@ -50,7 +50,9 @@ const page = (() => {
   function drawOne(plot, colors) {
     const panel = panels[Number(plot.dataset.panel)];
     panel.merged ??= merged(panel.data);
-    return Plotly.react(plot, tracesOf(panel), layoutOf(panel, colors), { displaylogo: false, displayModeBar: false, responsive: true });
+    // Names may hold dollars: they are no formulas.
+    const settings = { displaylogo: false, displayModeBar: false, responsive: true, typesetMath: false };
+    return Plotly.react(plot, tracesOf(panel), layoutOf(panel, colors), settings);
   }
 
   /** How far below (or above) the screen a plot lies: those in sight are drawn first. */
