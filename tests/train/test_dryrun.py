@@ -36,7 +36,7 @@ def cost_of(spec, ranks, rows, **options):
 
 
 def test_the_forecast_is_what_real_steps_take(tmp_path):
-    """One process, and two that share the model over gloo: benchmarks/dryrun.py holds each to its bound."""
+    """In float32 with recomputation and in bfloat16: benchmarks/dryrun.py holds each to its bound."""
     claims = tmp_path / "claims.json"
     words = [sys.executable, "-W", "ignore", str(ROOT / "benchmarks/dryrun.py"), "--quick", "--claims", str(claims)]
     done = subprocess.run(words, capture_output=True, text=True, check=False)

@@ -106,8 +106,7 @@ def _hover(text: str | tuple[str, ...] | None) -> dict[str, Any]:
 
 
 def _escape(text: str) -> str:
-    # Text between two dollars would be a formula, which nothing on the page can set.
-    return html.escape(text, quote=False).replace("\n", "<br>").replace("$", "&#36;")
+    return html.escape(text, quote=False).replace("\n", "<br>")
 
 
 def _rounded(values: Iterable[float]) -> list[float]:
