@@ -55,7 +55,7 @@ CASES: dict[str, tuple[int, dict[str, Any]]] = {
 }
 """Ranks, and what is special."""
 QUICK = ("balanced, float32, full recomputation, 2 passes", "masked, bfloat16")
-"""One process each: over gloo what is in flight when depends on the moment, and peaks differ by up to a quarter."""
+"""One process each: over gloo the profiler seems to miss what worker threads free, and measured peaks scatter upwards."""
 
 
 def case_spec(device_type: str, special: dict[str, Any]) -> RunSpec:
