@@ -55,7 +55,7 @@ CASES: dict[str, tuple[int, dict[str, Any]]] = {
 }
 """Ranks, and what is special."""
 QUICK = ("balanced, float32, full recomputation, 2 passes", "masked, bfloat16")
-"""One process each: over gloo the profiler seems to miss what worker threads free, and measured peaks scatter upwards."""
+"""One process each: over gloo the profiler seems to miss what worker threads free, and peaks scatter upwards."""
 
 
 def case_spec(device_type: str, special: dict[str, Any]) -> RunSpec:
