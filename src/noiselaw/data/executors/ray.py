@@ -14,8 +14,8 @@ def ray_tasks(workers: int | None, num_jobs: int) -> Iterator[Callable[..., Iter
     Source and output folders must be on storage that every node sees. Raises ImportError where Ray is not installed.
     """
     try:
-        import ray  # noqa: PLC0415 (an extra)
-        from ray.exceptions import RayTaskError  # noqa: PLC0415
+        import ray  # noqa: PLC0415 (an extra)  # pyright: ignore[reportMissingImports]
+        from ray.exceptions import RayTaskError  # noqa: PLC0415  # pyright: ignore[reportMissingImports]
     except ImportError:
         raise ImportError(
             "--executor ray needs the package ray; install it with pip install 'noiselaw[ray]', or leave --executor out"

@@ -90,7 +90,7 @@ class RayExecutor:
                 resources = {"num_cpus": self._each["CPU"], "num_gpus": self._each.get("GPU", 0)}
                 JobActor.options(**identity, **resources).remote(str(job.folder), asdict(launch))
             else:
-                GangActor.options(**identity).remote(str(job.folder), asdict(launch), self._each)
+                GangActor.options(**identity).remote(str(job.folder), asdict(launch), self._each)  # pyright: ignore[reportAttributeAccessIssue]
         return True
 
     def poll(self) -> set[str]:
@@ -166,7 +166,7 @@ class GangActor:
         group = placement_group([self._each] * num_nodes, strategy="STRICT_SPREAD")
         ray.get(group.ready())
         places = [PlacementGroupSchedulingStrategy(group, index) for index in range(num_nodes)]
-        rendezvous = ray.get(meeting_point.options(scheduling_strategy=places[0]).remote())
+        rendezvous = ray.get(meeting_point.options(scheduling_strategy=places[0]).remote())  # pyright: ignore[reportFunctionMemberAccess]
         resources = {"num_cpus": self._each["CPU"], "num_gpus": self._each.get("GPU", 0)}
         for index, place in enumerate(places):
             launch = {**self._launch, "node": index, "rendezvous": rendezvous}
