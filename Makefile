@@ -28,7 +28,7 @@ test-extras: $(READY)
 test-cluster: $(READY)
 	$(PIP) --editable '.[dev,ray,slurm]'
 	bash scripts/install_slurm.sh
-	NOISELAW_CLUSTER=1 scripts/slurm_on_one_machine.sh $(BIN)/python -m pytest -n 0 tests/study/test_study_cluster.py
+	NOISELAW_CLUSTER=1 scripts/slurm_on_one_machine.sh $(BIN)/python -m pytest -n 0 tests/study/test_study_cluster.py tests/data/test_prepare_parallel.py
 
 # 100 kills at random moments, and every reader of outside data fed with 2,000 files nobody meant to write.
 torture: $(READY)

@@ -206,7 +206,7 @@ def test_a_worker_holds_a_batch_not_a_file(texts: list[str], tmp_path: Path, mon
 
 
 def test_ray_gives_the_same_bytes(corpus: Path, tmp_path: Path, small_parts: None, monkeypatch):
-    pytest.importorskip("ray")
+    pytest.importorskip("ray", reason="needs the extra ray: make test-cluster")
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
     prepare([str(corpus)], tmp_path / "here", **SETTINGS)
     prepare([str(corpus)], tmp_path / "ray", **SETTINGS, workers=2, executor="ray")

@@ -104,7 +104,6 @@ class Quiet(SimpleHTTPRequestHandler):
 def test_streamed_over_http_by_two_workers(
     repacked: TokenData, buckets: Path, tokenizer: Path, tmp_path: Path, monkeypatch
 ):
-    pytest.importorskip("aiohttp")
     monkeypatch.setattr(parts_module, "LEAST_PART_BYTES", 10_000)
     server = ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=buckets))
     threading.Thread(target=server.serve_forever, daemon=True).start()

@@ -1,7 +1,10 @@
 """What the ranks of the tests of parallel training do."""
 
+import itertools
 import os
 import signal
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -10,6 +13,7 @@ import torch
 import torch.distributed as dist
 
 from noiselaw.data.shards import open_tokens
+from noiselaw.head.targets import HeadLoss
 from noiselaw.metrics import Row, read_rows
 from noiselaw.specs import RunSpec, parse_spec
 from noiselaw.train import step as step_module
@@ -30,66 +34,63 @@ def curves(specs: list[dict[str, Any]], folder: Path) -> list[list[Row]]:
     return found
 
 
+@contextmanager
+def batch_losses(changed: Callable[..., HeadLoss]) -> Iterator[None]:
+    """Within the block training calls `changed(usual, number, *arguments, **named)`, number 1, 2, ..., in place of
+    `usual`, which is `batch_loss`.
+    """
+    usual, numbers = step_module.batch_loss, itertools.count(1)
+    step_module.batch_loss = lambda *arguments, **named: changed(usual, next(numbers), *arguments, **named)
+    try:
+        yield
+    finally:
+        step_module.batch_loss = usual
+
+
 def parts_seen(values: dict[str, Any], num_steps: int) -> list[list[torch.Tensor]]:
     """Every batch that this rank's model sees in so many steps: inputs, truth, noise levels, weights, prompts."""
     seen: list[list[torch.Tensor]] = []
-    usual = step_module.batch_loss
 
-    def watched(model, objective, batch: NoisyBatch, *others, **named):
+    def watched(usual, _number, model, objective, batch: NoisyBatch, *others, **named):
         assert batch.prompt_lengths is not None
         seen.append([batch.inputs, batch.clean, batch.log_snr, batch.weight, batch.prompt_lengths])
         return usual(model, objective, batch, *others, **named)
 
     spec = parse_spec(RunSpec, values, "test")
-    step_module.batch_loss = watched
-    try:
-        with joined_ranks(spec) as ranks:
-            training = Training.build(spec, open_tokens(spec.data.path), torch.device("cpu"), ranks=ranks)
-            for step in range(num_steps):
-                train_step(training, step)
-    finally:
-        step_module.batch_loss = usual
+    with batch_losses(watched), joined_ranks(spec) as ranks:
+        training = Training.build(spec, open_tokens(spec.data.path), torch.device("cpu"), ranks=ranks)
+        for step in range(num_steps):
+            train_step(training, step)
     return seen
 
 
 def stopped_by_nan(values: dict[str, Any], folder: Path, rank: int, at_step: int) -> str:
     """Train; on `rank` the loss of step `at_step` is not a number. How it ended."""
-    usual, calls = step_module.batch_loss, 0
 
-    def broken(*others, **named):
-        nonlocal calls
-        calls += 1
+    def broken(usual, number, *others, **named):
         found = usual(*others, **named)
-        if dist.get_rank() == rank and calls == at_step:
-            return replace(found, loss=found.loss * torch.nan)
-        return found
+        hit = dist.get_rank() == rank and number == at_step
+        return replace(found, loss=found.loss * torch.nan) if hit else found
 
-    step_module.batch_loss = broken
-    try:
-        train(parse_spec(RunSpec, values, "test"), folder, [])
-    except NonFiniteLossError as error:
-        return str(error)
-    finally:
-        step_module.batch_loss = usual
-    return "ended well"
+    return how_it_ended(values, folder, broken)
 
 
 def stopped_by_signal(values: dict[str, Any], folder: Path, rank: int, at_step: int) -> str:
     """Train; `rank` gets a SIGTERM in the midst of step `at_step`. How it ended."""
-    usual, calls = step_module.batch_loss, 0
 
-    def interrupted(*others, **named):
-        nonlocal calls
-        calls += 1
-        if dist.get_rank() == rank and calls == at_step:
+    def interrupted(usual, number, *others, **named):
+        if dist.get_rank() == rank and number == at_step:
             os.kill(os.getpid(), signal.SIGTERM)
         return usual(*others, **named)
 
-    step_module.batch_loss = interrupted
+    return how_it_ended(values, folder, interrupted)
+
+
+def how_it_ended(values: dict[str, Any], folder: Path, changed: Callable[..., HeadLoss]) -> str:
+    """Train with `changed` losses: the message of what stopped it."""
     try:
-        train(parse_spec(RunSpec, values, "test"), folder, [])
-    except Interrupted as stop:
+        with batch_losses(changed):
+            train(parse_spec(RunSpec, values, "test"), folder, [])
+    except (NonFiniteLossError, Interrupted) as stop:
         return str(stop)
-    finally:
-        step_module.batch_loss = usual
     return "ended well"
