@@ -22,7 +22,7 @@ test: $(READY)
 test-extras: $(READY)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev,evaluate]'
 	$(BIN)/python -c 'import triton' 2>/dev/null || $(BIN)/python -m pip install --quiet --disable-pip-version-check triton==3.6.0
-	$(BIN)/python -m pytest tests/evaluation/test_harness.py tests/docs/test_pages.py tests/head/test_head_triton.py
+	$(BIN)/python -m pytest tests/evaluation/test_harness.py tests/head/test_head_triton.py 'tests/docs/test_pages.py::test_page[README.md]' 'tests/docs/test_pages.py::test_page[docs/howto/harness.md]'
 
 # Studies on a real Ray cluster and a real Slurm cluster, both started on this machine; nothing is skipped.
 test-cluster: $(READY)
