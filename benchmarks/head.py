@@ -17,6 +17,7 @@ from torch import Tensor
 from noiselaw.head import TokenTargets, reference_loss, vocabulary_loss
 from noiselaw.head.chunked import default_chunk_tokens
 from noiselaw.noise import HybridMixing, NoiseProcess, sample_log_snr
+from noiselaw.train.machine import slow_bfloat16
 
 MASK_ID = 0
 
@@ -109,6 +110,11 @@ def main() -> None:
     options.add_argument("--full", nargs="*", default=[], help="noises whose full-logit loss is timed too")
     arguments = options.parse_args()
     torch.set_num_threads(arguments.threads)
+    doubt = slow_bfloat16(torch.device("cpu"))
+    if arguments.dtype == "bfloat16" and doubt is not None:
+        print(f"{machine()}\nnot timed: {doubt}")
+        write_claims([], arguments.claims)
+        return
     dtype = getattr(torch, arguments.dtype)
     arguments.chunk_tokens = arguments.chunk_tokens or default_chunk_tokens(
         arguments.vocab_size, dtype, torch.device("cpu")

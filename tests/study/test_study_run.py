@@ -119,6 +119,25 @@ def trainer(
     pytest.fail(f"no run of {folder} was seen training")
 
 
+def interrupt(study: subprocess.Popen[str], process: int) -> None:
+    """Ctrl-C for the study, while its run `process` is held back: it would else be done before it is told to stop."""
+    os.kill(process, signal.SIGSTOP)
+    study.send_signal(signal.SIGINT)
+    deadline = time.monotonic() + 120
+    while not is_told_to_stop(process):
+        assert study.poll() is None, "the study ended without stopping its run"
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    os.kill(process, signal.SIGCONT)
+
+
+def is_told_to_stop(process: int) -> bool:
+    """Whether SIGTERM waits for it."""
+    lines = Path(f"/proc/{process}/status").read_text(encoding="utf-8").splitlines()
+    waiting = next(int(line.split()[1], 16) for line in lines if line.startswith("ShdPnd:"))
+    return bool(waiting >> (signal.SIGTERM - 1) & 1)
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="finds processes in /proc")
 def test_killed_and_interrupted_at_every_stage_it_ends_the_same(finished, recipe, tmp_path):
     """A run killed, the study killed, the study interrupted: each time the same command again, at once."""
@@ -136,8 +155,8 @@ def test_killed_and_interrupted_at_every_stage_it_ends_the_same(finished, recipe
 
     study = start(recipe, folder)
     confirming = read_json(finished / "prediction.json")["groups"]["autoregressive"]["run"]
-    trainer(folder, study, confirming)
-    study.send_signal(signal.SIGINT)
+    process, _ = trainer(folder, study, confirming)
+    interrupt(study, process)
     code, output = finish(study)
     assert code == 130
     assert "stopped; the same command continues from there" in output

@@ -7,7 +7,14 @@ from noiselaw.files import read_json
 from noiselaw.head.kernels import describe_kernel
 from noiselaw.train import machine
 from noiselaw.train.loop import train
-from noiselaw.train.machine import choose_float32_products, float32_products, product_error, resolve_device
+from noiselaw.train.machine import (
+    choose_float32_products,
+    float32_products,
+    matmul_flops_per_second,
+    product_error,
+    resolve_device,
+    slow_bfloat16,
+)
 from noiselaw.train.throughput import measure_throughput
 
 CPU = torch.device("cpu")
@@ -72,3 +79,34 @@ def test_a_run_records_its_head_kernel_and_both_train_alike(run_spec, tmp_path):
 def test_devices_this_machine_lacks_are_named(device, message):
     with pytest.raises(ValueError, match=f"runtime.device is '{device}'.*{message}"):
         resolve_device(device)
+
+
+def test_a_processor_slow_in_bfloat16_is_told(run_spec, tmp_path, monkeypatch):
+    rates = {torch.float32: 2e11, torch.bfloat16: 1e9}
+    monkeypatch.setattr(machine, "matmul_flops_per_second", lambda device, dtype, size=None: rates[dtype])
+    said = Listener()
+    train(run_spec(precision="bfloat16", **{"schedule.num_steps": 2}), tmp_path / "half", [said])
+    assert said.messages == [slow_bfloat16(CPU)]
+    assert "bfloat16 products run at 1 GFLOP/s on this processor, those of float32 at 200" in said.messages[0]
+    rates[torch.bfloat16] = 8e11
+    assert slow_bfloat16(CPU) is None
+    assert slow_bfloat16(torch.device("cuda")) is None
+
+
+class Listener:
+    """An observer that keeps what it is told."""
+
+    def __init__(self) -> None:
+        self.messages: list[str] = []
+
+    def message(self, text: str) -> None:
+        self.messages.append(text)
+
+    def started(self, spec, facts, step) -> None: ...
+    def rows(self, rows) -> None: ...
+    def close(self) -> None: ...
+
+
+def test_the_rate_of_products_is_that_of_the_machine():
+    rate = matmul_flops_per_second(CPU, torch.float32, size=128)
+    assert 1e8 < rate < 1e13

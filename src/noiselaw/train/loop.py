@@ -25,7 +25,7 @@ from noiselaw.model.sharded import local
 from noiselaw.specs import DiffusionSpec, RunSpec
 from noiselaw.train.distributed import Ranks, joined_ranks
 from noiselaw.train.interrupt import Interrupted, stop_on_signal
-from noiselaw.train.machine import Machine, float32_products
+from noiselaw.train.machine import Machine, float32_products, slow_bfloat16
 from noiselaw.train.saving import Checkpoints
 from noiselaw.train.step import StartingPoint, StepRecord, Training, train_step
 from noiselaw.train.validation import BoundEstimate, Validator
@@ -225,6 +225,7 @@ def _prepare(
     training = Training.build(spec, data, machine.device, start, ranks)
     checkpoints = Checkpoints(folder / "checkpoints", fingerprint, keep=spec.runtime.keep_checkpoints)
     step, faults = checkpoints.restore_newest(training.model, training.optimizer)
+    doubt = slow_bfloat16(machine.device) if observers and spec.precision == "bfloat16" else None
     facts = run_facts(spec, data, fingerprint) | {"machine": machine.facts(training.precision.dtype, ranks.size)}
     ranks.on_first(lambda: _write_facts(spec, folder, data, facts))
     length = spec.data.sequence_length
@@ -243,8 +244,8 @@ def _prepare(
     )
     for observer in observers:
         observer.started(spec, facts, step)
-        for fault in faults:
-            observer.message(fault)
+        for message in filter(None, (*faults, doubt)):
+            observer.message(message)
     return run
 
 

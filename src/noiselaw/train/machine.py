@@ -97,22 +97,44 @@ def own_device(runtime: RuntimeSpec) -> torch.device:
 
 
 def matmul_flops_per_second(device: torch.device, dtype: torch.dtype, size: int | None = None) -> float:
-    """Best rate of three timed square matrix products of side `size` (512 on CPU, 8192 on GPU), FLOPs per second.
+    """Best rate of timed square matrix products of side `size` (512 on CPU, 8192 on GPU), FLOPs per second.
 
-    Runs with the threads torch has now, for about 0.1 s on either device.
+    Runs with the threads torch has now, for MEASURE_SECONDS or three timings after the first, whichever is longer.
     """
-    size = size or (8192 if device.type == "cuda" else 512)
+    is_gpu = device.type == "cuda"
+    size, repeats = size or (8192 if is_gpu else 512), 8 if is_gpu else 1
     left, right = (torch.randn(size, size, device=device, dtype=dtype) for _ in range(2))
-    rates = []
-    for _ in range(4):
+
+    def seconds() -> float:
         start = time.perf_counter()
-        repeats = 8
         for _ in range(repeats):
             torch.mm(left, right)
-        if device.type == "cuda":
+        if is_gpu:
             torch.cuda.synchronize(device)
-        rates.append(2 * size**3 * repeats / (time.perf_counter() - start))
-    return max(rates[1:])
+        return (time.perf_counter() - start) / repeats
+
+    seconds()
+    measured = [seconds() for _ in range(MIN_TIMINGS)]
+    while sum(measured) * repeats < MEASURE_SECONDS:
+        measured.append(seconds())
+    return 2 * size**3 / min(measured)
+
+
+MIN_TIMINGS = 3
+MEASURE_SECONDS = 0.1
+
+
+def slow_bfloat16(device: torch.device) -> str | None:
+    """Why not to train in bfloat16 on `device`: a CPU that has no units for it, measured; None where it pays."""
+    if device.type != "cpu":
+        return None
+    single, half = (matmul_flops_per_second(device, dtype, size=256) for dtype in (torch.float32, torch.bfloat16))
+    if half >= single:
+        return None
+    return (
+        f"bfloat16 products run at {half / 1e9:.2g} GFLOP/s on this processor, those of float32 at {single / 1e9:.3g}: "
+        "it has no units for bfloat16; --precision float32 is faster"
+    )
 
 
 @dataclass(frozen=True, slots=True)
