@@ -85,7 +85,7 @@ def test_a_processor_slow_in_bfloat16_is_told(run_spec, tmp_path, monkeypatch):
     rates = {torch.float32: 2e11, torch.bfloat16: 1e9}
     monkeypatch.setattr(machine, "matmul_flops_per_second", lambda device, dtype, size=None: rates[dtype])
     said = Listener()
-    train(run_spec(precision="bfloat16", **{"schedule.num_steps": 2}), tmp_path / "half", [said])
+    train(run_spec(precision="bfloat16", **{"schedule.num_steps": 6}), tmp_path / "half", [said])
     assert said.messages == [slow_bfloat16(CPU)]
     assert "bfloat16 products run at 1 GFLOP/s on this processor, those of float32 at 200" in said.messages[0]
     rates[torch.bfloat16] = 8e11
