@@ -1,17 +1,16 @@
 """Whatever text is given, the markup has the elements that the code wrote and no others."""
 
+import hashlib
 import json
+import re
 from html.parser import HTMLParser
 
-import plotly.graph_objects as go
 from hypothesis import given
 from hypothesis import strategies as st
-from synthetic_study import write_study
 
-from noiselaw.report.figures import all_figures
-from noiselaw.report.interactive import panel_json
+from noiselaw.report.document import package_file
 from noiselaw.report.markup import element, json_text, raw
-from noiselaw.report.results import read_results
+from noiselaw.report.page import LIBRARY
 
 HOSTILE = st.text(alphabet=st.sampled_from("<>&\"'/!-=scriptx \u2028\u2029\\`$"), max_size=40)
 
@@ -51,9 +50,9 @@ def test_only_raw_is_taken_as_markup():
     assert element("meta", name="a", hidden=None, open=True) == '<meta name="a" open>'
 
 
-def test_every_trace_is_valid_plotly(tmp_path):
-    results = read_results(write_study(tmp_path))
-    for figure in all_figures(results):
-        for panel in figure.panels:
-            drawn = panel_json(panel)
-            go.Figure(data=drawn["data"], layout=drawn["layout"])
+def test_the_drawing_library_is_the_one_that_is_named_and_cannot_leave_its_script():
+    sums = re.findall(r"`([0-9a-f]{64})`", package_file("vendor/SOURCE.md"))
+    library = package_file(LIBRARY)
+    assert hashlib.sha256(library.encode()).hexdigest() in sums
+    assert "MIT license" in library
+    assert not re.search(r"</script|<!--|\r", library)

@@ -6,7 +6,6 @@ if it slipped through `markup`.
 
 import base64
 import hashlib
-import zlib
 from collections.abc import Mapping, Sequence
 from importlib.resources import files
 from typing import Any
@@ -20,19 +19,16 @@ def document(
     styles: Sequence[str],
     data: Mapping[str, Any],
     scripts: Sequence[str],
-    library: str | None = None,
     connects: bool = False,
 ) -> str:
     """The page as text. Styles and scripts are files of packages; `data` goes in as JSON, by element id.
 
-    A `library` goes in packed, and library.js unpacks it. A page that `connects` may ask the server it came from.
+    A page that `connects` may ask the server it came from.
     """
-    scripts = [*([] if library is None else [package_file("library.js")]), *scripts]
-    trusted = [*scripts, *([] if library is None else [library])]
     head = element(
         "head",
         element("meta", charset="utf-8"),
-        element("meta", http_equiv="Content-Security-Policy", content=_policy(trusted, connects=connects)),
+        element("meta", http_equiv="Content-Security-Policy", content=_policy(scripts, connects=connects)),
         element("meta", name="viewport", content="width=device-width, initial-scale=1"),
         element("title", title),
         element("style", raw("\n".join(styles))),
@@ -40,16 +36,10 @@ def document(
     whole = element(
         "body",
         *body,
-        None if library is None else element("script", raw(_packed(library)), type="text/plain", id="library"),
         [element("script", json_text(value), type="application/json", id=name) for name, value in data.items()],
         [element("script", raw(script)) for script in scripts],
     )
     return f"<!doctype html>\n{element('html', head, whole, lang='en')}\n"
-
-
-def _packed(text: str) -> str:
-    """zlib, in the letters of base64."""
-    return base64.b64encode(zlib.compress(text.encode(), 9)).decode()
 
 
 def package_file(name: str) -> str:

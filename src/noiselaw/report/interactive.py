@@ -65,7 +65,7 @@ def _label(label: Label) -> dict[str, Any]:
     position = "middle right" if label.side == "right" else "middle left"
     return {
         "type": "scatter", "mode": "text", "x": _rounded([label.x]), "y": _rounded([label.y]),
-        "text": [f" {_escape(label.text)} "], "textposition": position, "textfont": {"size": 10},
+        "text": [_escape(label.text)], "textposition": position, "textfont": {"size": 10},
         "hoverinfo": "skip", "cliponaxis": False, "meta": {"group": label.group, "layer": None},
     }  # fmt: skip
 

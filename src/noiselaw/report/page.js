@@ -1,85 +1,53 @@
 "use strict";
-// Draws every panel with the colours of the page, those in sight first; follows light and dark; switches noises and layers.
+// Draws every panel, those in sight first; follows light and dark, the width of the window and paper; switches noises and layers.
 
 const page = (() => {
-  const dark = window.matchMedia("screen and (prefers-color-scheme: dark)"), touch = window.matchMedia("(pointer: coarse)").matches;
-  const hidden = { groups: new Set(), layers: new Set() };
+  const root = document.documentElement, hidden = { groups: new Set(), layers: new Set() };
   let panels = [];
 
-  function theme() {
-    const style = getComputedStyle(document.documentElement), color = (name) => style.getPropertyValue(name).trim();
-    return { ink: color("--ink"), soft: color("--soft"), grid: color("--grid"), line: color("--line"), raised: color("--raised") };
+  const isShown = ({ group, layer }) => !hidden.groups.has(group) && !hidden.layers.has(layer);
+
+  /** All plots with the boxes to fill, those in sight first. Measured together: every drawing changes the page. */
+  function plotsByDistance() {
+    const all = [...document.querySelectorAll(".plot")].map((plot) => ({ plot, box: plot.getBoundingClientRect() }));
+    const distance = ({ box }) => Math.max(box.top - window.innerHeight, -box.bottom, 0);
+    return all.sort((one, other) => distance(one) - distance(other));
   }
 
-  function axisOf(axis, colors) {
-    return {
-      ...axis, title: { ...axis.title, font: { size: 12, color: colors.soft }, standoff: 8 }, automargin: true, zeroline: false,
-      gridcolor: colors.grid, linecolor: colors.line, showline: true, tickfont: { size: 11, color: colors.soft }, tickangle: 0,
-    };
-  }
-
-  function layoutOf(panel, colors) {
-    return {
-      xaxis: axisOf(panel.layout.xaxis, colors), yaxis: axisOf(panel.layout.yaxis, colors),
-      font: { family: getComputedStyle(document.body).fontFamily, color: colors.ink }, paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)",
-      margin: { l: 8, r: 8, t: 8, b: 8 }, showlegend: false, hovermode: "closest", dragmode: touch ? false : "zoom",
-      hoverlabel: { bgcolor: colors.raised, bordercolor: colors.line, font: { color: colors.ink, size: 12 }, align: "left" },
-    };
-  }
-
-  /** Lines, points and labels that look alike become one trace, with gaps between lines: a thousand runs draw like ten. */
-  function merged(traces) {
-    const byLook = new Map();
-    for (const { x, y, text, ...look } of traces) {
-      const apart = look.fill || look.error_x || look.error_y, key = JSON.stringify(apart ? [look, byLook.size] : look);
-      const texts = Array.isArray(text) ? text : x.map(() => text), found = byLook.get(key);
-      if (!found) byLook.set(key, { ...look, x: [...x], y: [...y], text: texts });
-      else if (look.mode === "lines") for (const [all, more] of [[found.x, x], [found.y, y], [found.text, texts]]) all.push(null, ...more);
-      else for (const [all, more] of [[found.x, x], [found.y, y], [found.text, texts]]) all.push(...more);
-    }
-    return [...byLook.values()];
-  }
-
-  function tracesOf(panel) {
-    return panel.merged.map((trace) => ({
-      ...trace, opacity: dark.matches ? 0.5 + 0.5 * (trace.opacity ?? 1) : trace.opacity ?? 1,
-      visible: !hidden.groups.has(trace.meta.group) && !hidden.layers.has(trace.meta.layer),
-    }));
-  }
-
-  function drawOne(plot, colors) {
-    const panel = panels[Number(plot.dataset.panel)];
-    panel.merged ??= merged(panel.data);
-    // Names may hold dollars: they are no formulas.
-    const settings = { displaylogo: false, displayModeBar: false, responsive: true, typesetMath: false };
-    return Plotly.react(plot, tracesOf(panel), layoutOf(panel, colors), settings);
-  }
-
-  /** How far below (or above) the screen a plot lies: those in sight are drawn first. */
-  function distance(plot) {
-    const { top, bottom } = plot.getBoundingClientRect();
-    return Math.max(top - window.innerHeight, -bottom, 0);
-  }
+  const drawOne = ({ plot, box }, look) => plots.draw(plot, panels[Number(plot.dataset.panel)], box, look, isShown);
+  const turn = () => new Promise((resume) => setTimeout(resume));
+  /** Until what was drawn can be seen; a page in the background shows nothing. */
+  const seen = () => (document.hidden ? turn() : new Promise((resume) => requestAnimationFrame(() => setTimeout(resume))));
 
   async function draw() {
-    if (typeof libraryReady !== "undefined") await libraryReady;
-    const colors = theme(), plots = [...document.querySelectorAll(".plot")].map((plot) => [distance(plot), plot]);
-    for (const [, plot] of plots.sort(([near], [far]) => near - far)) {
-      await drawOne(plot, colors);
-      if (!performance.getEntriesByName("first-figure").length) performance.mark("first-figure");
-      await new Promise((resume) => setTimeout(resume));
+    const look = plots.look(), all = plotsByDistance();
+    for (const one of all) {
+      await drawOne(one, look);
+      if (performance.getEntriesByName("first-figure").length) await turn();
+      else await seen().then(() => performance.mark("first-figure"));
+      if (isAsked) return;
     }
     performance.mark("all-figures");
-    document.documentElement.dataset.drawn = String(plots.length);
+    root.dataset.drawn = String(all.length);
   }
 
-  let drawing = Promise.resolve();
-  const redraw = () => { drawing = drawing.then(draw); };
+  let drawing = Promise.resolve(), isAsked = false;
+  /** A drawing that is not finished gives way. */
+  function redraw() {
+    if (isAsked) return;
+    isAsked = true;
+    drawing = drawing.then(() => {
+      isAsked = false;
+      return draw();
+    });
+  }
+
+  const switchOf = ({ dataset }) => ("layer" in dataset ? [hidden.layers, dataset.layer] : [hidden.groups, dataset.group]);
 
   function open() {
     panels = JSON.parse(document.getElementById("panels").textContent);
     for (const button of document.querySelectorAll("nav.switches button")) {
-      const [set, name] = "layer" in button.dataset ? [hidden.layers, button.dataset.layer] : [hidden.groups, button.dataset.group];
+      const [set, name] = switchOf(button);
       if (button.getAttribute("aria-pressed") === "false") set.add(name);
     }
     redraw();
@@ -88,13 +56,30 @@ const page = (() => {
   document.addEventListener("click", ({ target }) => {
     const button = target.closest?.("nav.switches button");
     if (!button) return;
-    const [set, name] = "layer" in button.dataset ? [hidden.layers, button.dataset.layer] : [hidden.groups, button.dataset.group];
+    const [set, name] = switchOf(button);
     set.has(name) ? set.delete(name) : set.add(name);
     button.setAttribute("aria-pressed", String(!set.has(name)));
     redraw();
   });
 
-  for (const query of [dark, window.matchMedia("print")]) query.addEventListener("change", redraw);
+  let width = root.clientWidth;
+  window.addEventListener("resize", () => { // a phone that hides its bars changes the height alone
+    if (root.clientWidth !== width) redraw();
+    width = root.clientWidth;
+  });
+  window.matchMedia("(prefers-color-scheme: dark)").addEventListener("change", redraw);
+
+  // Paper waits for nothing: light colours and the width of a page, at once.
+  window.addEventListener("beforeprint", () => {
+    root.dataset.print = "";
+    const look = plots.look();
+    for (const one of plotsByDistance()) drawOne(one, look);
+  });
+  window.addEventListener("afterprint", () => {
+    delete root.dataset.print;
+    redraw();
+  });
+
   open();
-  return { open, hidden };
+  return { open };
 })();

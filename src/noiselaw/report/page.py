@@ -4,8 +4,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from plotly.offline import get_plotlyjs
-
 from noiselaw.files import write_text
 from noiselaw.report import figures, overview, sidebyside, tables
 from noiselaw.report.document import document, package_file
@@ -18,7 +16,9 @@ from noiselaw.report.prints import SCREEN, PrintStyle
 from noiselaw.report.results import STAGES, Results, read_results
 from noiselaw.report.tablemarkup import figure, swatch, table
 
-PAGE_SCRIPTS = ("numerals.js", "planner.js", "controls.js", "page.js")
+LIBRARY = "vendor/plotly-basic.min.js"
+"""Draws the panels."""
+PAGE_SCRIPTS = ("numerals.js", "planner.js", "controls.js", "plots.js", "page.js")
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +55,7 @@ def write_page(
     `noiselaw plan --laws` reads them. Figures and tables go to `figures_folder` as files, where there is one; those of
     several studies to a folder each. Raises ValueError and OSError as `write_report` does.
     """
-    studies = tuple(map(read_results, folders))
+    studies = _told_apart(folders, tuple(map(read_results, folders)))
     desk = desk_of(dict(zip(folders, studies, strict=True)), laws)
     drawings = [figures.all_figures(results) for results in studies]
     page.parent.mkdir(parents=True, exist_ok=True)
@@ -70,6 +70,17 @@ def write_page(
     text = render_page(studies[0], drawings[0], desk) if len(studies) == 1 else render_pages(studies, desk)
     write_text(page, text)
     return page
+
+
+def _told_apart(folders: Sequence[Path], studies: Sequence[Results]) -> tuple[Results, ...]:
+    """Studies of one recipe bear one name: the folder tells which is meant."""
+    names = [results.facts.name for results in studies]
+    return tuple(
+        replace(results, facts=results.facts.model_copy(update={"name": f"{name} ({folder})"}))
+        if names.count(name) > 1
+        else results
+        for folder, results, name in zip(folders, studies, names, strict=True)
+    )
 
 
 def desk_of(studies: Mapping[Path, Results], laws: Sequence[str] = ()) -> Desk:
@@ -141,8 +152,6 @@ def _page(
     footer: str, desk: Desk, live: Live | None = None,
 ) -> str:  # fmt: skip
     planner = planner_section(desk.shelves, desk.problems) if desk.shelves or desk.problems else None
-    is_whole = live is None or live.is_whole
-    scripts = PAGE_SCRIPTS if panels or desk.shelves or live else ()
     books = {"books": planner_json(desk.shelves, studies[0].styles if studies else {})} if desk.shelves else {}
     return document(
         title,
@@ -150,11 +159,17 @@ def _page(
         element("main", _switches(studies, panels, desk) if panels else None, planner, *sections),
         element("footer", footer, element("p", id="live", role="status", data_version=live.version) if live else None),
         styles=[package_file("page.css")],
-        library=get_plotlyjs() if is_whole and (panels or live) else None,
         data={"panels": [panel_json(panel) for panel in panels], **books},
-        scripts=[package_file(name) for name in (*scripts, *(("watch.js",) if live else ()))] if is_whole else [],
+        scripts=list(map(package_file, _scripts(panels, desk, live))),
         connects=live is not None,
     )
+
+
+def _scripts(panels: Sequence[Panel], desk: Desk, live: Live | None) -> list[str]:
+    """Those that the page needs; a live page may get panels and laws later."""
+    if live is not None:
+        return [LIBRARY, *PAGE_SCRIPTS, "watch.js"] if live.is_whole else []
+    return [*([LIBRARY] if panels else ()), *(PAGE_SCRIPTS if panels or desk.shelves else ())]
 
 
 def _overview(results: Results, prefix: str = "", heading: str = "h1") -> list[Child]:
