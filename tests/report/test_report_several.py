@@ -51,6 +51,12 @@ def test_studies_stand_side_by_side(both_page, study_folder, other_study):
     assert both_page.stat().st_size < 6e6
 
 
+def test_studies_of_one_name_are_told_apart_by_their_folders(study_folder, tmp_path):
+    twin = shutil.copytree(study_folder, tmp_path / "seed1")
+    page = parse_page(write_page((study_folder, twin), tmp_path / "twins.html"))
+    assert [row[0] for row in page.tables["studies"][1:]] == [f"laptop ({folder})" for folder in (study_folder, twin)]
+
+
 def test_a_noise_has_one_colour_in_all_studies(both_page, study_folder, other_study):
     panels = json.loads(next(text for text in parse_page(both_page).scripts if text.startswith("[")))
     colors = {}

@@ -5,7 +5,7 @@ function startPlanner() {
   const section = document.getElementById("planner");
   if (!section || !document.getElementById("books")) return;
   const { books, accelerators } = JSON.parse(document.getElementById("books").textContent);
-  const { counted, duration, fixed, general, grouped, percent, repr, scientific } = numerals;
+  const { counted, duration, fixed, general, grouped, percent, scientific } = numerals;
   const part = (name) => document.getElementById(`plan-${name}`);
   const LOGARITHMIC = ["flops", "tokens", "days", "unique", "count"], STEP = 0.01, DEFAULT_FACTOR = 10;
   const book = () => books[Number(part("laws").value)];
@@ -23,6 +23,8 @@ function startPlanner() {
   }
   const optional = (name) => (part(name).value.trim() === "" ? null : number(name));
 
+  /** A text that is read as this very number. */
+  const exact = (value) => (value >= 1e6 ? value.toExponential().replace("e+", "e") : String(value));
   const fromSlider = (name, position) => (name === "count" ? 2 ** position : LOGARITHMIC.includes(name) ? Number(general(10 ** position, 3)) : position);
   const toSlider = (name, value) => (name === "count" ? Math.log2(value) : LOGARITHMIC.includes(name) ? Math.log10(value) : value);
 
@@ -33,7 +35,7 @@ function startPlanner() {
   }
 
   function write(name, value) {
-    part(name).value = general(value, 12).replace("e+", "e");
+    part(name).value = exact(value);
     show(name);
   }
 
@@ -74,11 +76,11 @@ function startPlanner() {
 
   function command({ group, budget, hardware, unique }) {
     const { gpu, count, mfu, peak, price } = hardware, amount = budget.kind === "seconds" ? number("days") : budget.amount;
-    const words = ["noiselaw plan", book().option, `--noise ${quoted(group)}`, `--${kind()} ${repr(amount)}`];
-    if (unique !== null) words.push(`--unique-tokens ${repr(unique)}`);
-    if (gpu) words.push(`--gpu ${gpu} --count ${count} --mfu ${repr(mfu)}`);
-    if (gpu && peak !== null) words.push(`--peak-flops ${repr(peak)}`);
-    if (gpu && price !== null) words.push(`--price-per-hour ${repr(price)}`);
+    const words = ["noiselaw plan", book().option, `--noise ${quoted(group)}`, `--${kind()} ${exact(amount)}`];
+    if (unique !== null) words.push(`--unique-tokens ${exact(unique)}`);
+    if (gpu) words.push(`--gpu ${gpu} --count ${count} --mfu ${exact(mfu)}`);
+    if (gpu && peak !== null) words.push(`--peak-flops ${exact(peak)}`);
+    if (gpu && price !== null) words.push(`--price-per-hour ${exact(price)}`);
     return words.filter(Boolean).join(" ");
   }
 

@@ -86,11 +86,9 @@ def _prediction_sentence(results: Results) -> Child:
     factors = [plan.extrapolation_factor for plan in results.predictions.groups.values() if plan.extrapolation_factor]
     beyond = f" at {phrases.plain(round(max(factors), 1))}× the largest budget they were fitted on" if factors else ""
     inside = sum(run.interval[0] <= run.measured_loss <= run.interval[1] for run in runs if run.interval is not None)
-    ends = [phrases.signed(end) for end in (min(errors), max(errors))]
-    error = f"{ends[0]} %" if len(set(ends)) == 1 else f"{ends[0]} to {ends[1]} %"
     return [
         "The laws predicted the loss", beyond, " before the runs started: predicted − measured is ",
-        element("strong", error), f" ({_runs(len(runs))}, {inside} inside the 95 % interval).",
+        element("strong", phrases.signed_span(errors)), f" ({_runs(len(runs))}, {inside} inside the 95 % interval).",
     ]  # fmt: skip
 
 

@@ -1,5 +1,6 @@
 """How numbers are written for people: 1.2M parameters, 3.2×10¹⁵ FLOPs, 12 min."""
 
+from collections.abc import Sequence
 from datetime import datetime
 
 _SUPERSCRIPTS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
@@ -47,6 +48,12 @@ def signed(value: float, digits: int = 2, unit: str = "") -> str:
     text = f"{abs(value):.{digits}f}"
     sign = "" if float(text) == 0 else "+" if value > 0 else "−"
     return f"{sign}{text}{unit}"
+
+
+def signed_span(values: Sequence[float]) -> str:
+    """−0.31 to +0.12 %: the least and the largest percentage, or one where both read the same."""
+    ends = tuple(dict.fromkeys(signed(end) for end in (min(values), max(values))))
+    return f"{' to '.join(ends)} %"
 
 
 def moment(timestamp: str) -> str:

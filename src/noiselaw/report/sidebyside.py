@@ -38,7 +38,7 @@ def studies_table(studies: Sequence[Results]) -> Table:
     )
     return Table(
         "studies", "The studies", caption, header, tuple(map(_study_row, studies)), text_columns=(0, 1, 4),
-        prose_columns=(0, 1),
+        prose_columns=(1,),
     )  # fmt: skip
 
 
@@ -63,7 +63,7 @@ def _study_row(results: Results) -> tuple[Cell, ...]:
         Cell(f"{phrases.scientific(min(budgets))} to {phrases.scientific(max(budgets))}" if budgets else DASH),
         leader,
         Cell(margin),
-        Cell(", ".join(phrases.signed(error, unit=" %") for error in errors) or DASH),
+        Cell(phrases.signed_span(errors) if errors else DASH),
         Cell(DASH if elapsed is None else phrases.duration(elapsed)),
     )
 
