@@ -27,6 +27,7 @@ COMMANDS = (
     ("evaluation.py", "--repeats", "20"),
     ("sampling.py", "--rounds", "1", "--steps", "64"),
     ("bootstrap.py",),
+    ("report.py",),
     ("studies.py",),
 )
 
