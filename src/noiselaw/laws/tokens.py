@@ -110,12 +110,9 @@ def fit_tokens(
 
 def fresh_rows(table: RunTable) -> RunTable:
     """The rows that see every token once at most. Raises ValueError where there are none."""
-    if table.unique_tokens is None:
-        return table
-    fresh = table.tokens <= table.unique_tokens * (1 + 1e-6)
-    if not fresh.any():
+    if table.repeats.all():
         raise ValueError("every row repeats its data: no laws of fresh data")
-    return table.rows(fresh)
+    return table.rows(~table.repeats)
 
 
 def fit_level_tables(
