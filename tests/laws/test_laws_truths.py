@@ -1,5 +1,6 @@
 """Every method of `noiselaw laws` recovers laws that its table was made from."""
 
+import json
 import math
 
 import numpy as np
@@ -36,6 +37,18 @@ def test_tokens_recovers_the_laws_of_exact_parabolas():
     assert laws["loss"].law.coefficient == pytest.approx(12.0, rel=1e-7)
     assert laws["params"].law.exponent == pytest.approx(0.5, abs=1e-9)
     assert laws["params"].law.coefficient == pytest.approx(300.0, rel=1e-7)
+
+
+def test_a_level_of_two_sizes_is_left_out_however_often_they_were_run():
+    rows = [
+        ("all", f"{run}", size, tokens, 12.0 * tokens**-0.08 * math.exp(0.02 * math.log(size / 3e6) ** 2))
+        for tokens in (1e8, 2e8, 4e8, 8e8)
+        for run, size in enumerate((1e6, 1e6, 4e6, 1.6e7, 6.4e7) if tokens < 8e8 else (1e6, 1e6, 4e6, 4e6))
+    ]
+    record = fit_tokens(table_of(rows), num_draws=DRAWS)["all"].record()
+    assert [optimum["tokens"] for optimum in record["optima"]] == pytest.approx([1e8, 2e8, 4e8])
+    assert "1 of 4 levels left out: fewer than 3 sizes" in record["flags"]
+    assert "NaN" not in json.dumps(record)
 
 
 def test_repeated_recovers_the_decay_of_repeats():
