@@ -92,6 +92,7 @@ def test_a_study_says_the_rest_itself(write):
         assert book.learning_rate_law("masked")(2048) == pytest.approx(0.0222 * 2048**0.3412)
         assert book.data_path == str(folder / "data")
         assert book.notes == ()
+    assert not book.knows_repeats("masked")
     plan = plan_training(book, "masked", Budget("flops", 4e12))
     assert (plan.sequence_length, plan.shape.vocab_size, plan.shape.mlp_bias) == (64, 259, False)
     assert plan.warmup_steps <= 20
@@ -114,6 +115,24 @@ def test_further_files_add_what_they_hold(write):
     nested = {"method": "tokens", "groups": {"masked": {"repeated": {"parameters": {"inverse_R_D": 0.1}}}}}
     (folder / "repeats.json").write_text(json.dumps(nested), encoding="utf-8")
     assert read_book([folder / "laws.json", folder / "repeats.json"]).repeat_value("masked").inverse_tokens == 0.1
+
+
+def test_a_study_says_what_repeats_are_worth(write):
+    """Where its runs tell; a file that is named goes before it."""
+    mine = {
+        "method": "tokens",
+        "groups": {"masked": {"repeated": {"parameters": {"inverse_R_D": 0.25}}}, "uniform": {}},
+    }
+    folder = write({"study.json": STUDY, "recipe.json": RECIPE, "token_laws.json": mine, "repeats.json": REPEATS})
+    book = read_book([folder])
+    assert book.repeat_value("masked").inverse_tokens == 0.25
+    assert book.repeat_value("uniform") is MUENNIGHOFF
+    assert read_book([folder, folder / "repeats.json"]).repeat_value("masked").inverse_tokens == 0.002
+    write({"token_laws.json": {"groups": {"masked": {"flags": ["too few runs"]}}}})
+    assert not read_book([folder]).knows_repeats("masked")
+    write({"token_laws.json": {}})
+    with pytest.raises(ValueError, match=r"token_laws.json: damaged \(KeyError 'groups'\)"):
+        read_book([folder])
 
 
 def test_an_unknown_way_of_counting_is_noted(write):

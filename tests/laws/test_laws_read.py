@@ -191,7 +191,7 @@ def test_a_study_folder_is_its_grid_with_its_own_convention(tmp_path):
     rows = [
         {"run": f"{role}-{index}", "group": "masked", "role": role, **shape, "params": 98304, "tokens": tokens,
          "flops_per_token": per_token, "flops": per_token * tokens, "loss": 3.0 - index / 10}
-        for role in ("grid", "confirmation")
+        for role in ("grid", "repeated", "confirmation")
         for index, tokens in enumerate((1e5, 2e5, 4e5))
     ]  # fmt: skip
     write_rows(tmp_path / "curves.csv", rows)
@@ -201,6 +201,7 @@ def test_a_study_folder_is_its_grid_with_its_own_convention(tmp_path):
     assert table.run.tolist() == ["grid-0", "grid-1", "grid-2"]
     assert (table.convention, table.budgets, table.flags) == ("72Ld2+12Lds", (1e9, 2e9), ())
     assert read_table(tmp_path, ReadOptions(where=("role=confirmation",))).run[0] == "confirmation-0"
+    assert read_table(tmp_path, repeated=True).run.tolist()[2:4] == ["grid-2", "repeated-0"]
     with pytest.raises(ValueError, match=r"a folder without curves.csv is no study"):
         read_table(tmp_path.parent)
 

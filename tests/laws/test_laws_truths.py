@@ -1,5 +1,6 @@
 """Every method of `noiselaw laws` recovers laws that its table was made from."""
 
+import json
 import math
 
 import numpy as np
@@ -7,6 +8,8 @@ import pytest
 
 from noiselaw.laws.cooldown import fit_cooldown
 from noiselaw.laws.crossing import find_crossings
+from noiselaw.laws.datalaws import fit_data_laws
+from noiselaw.laws.effective import Rows, log_loss, log_slopes
 from noiselaw.laws.frontier import fit_frontier
 from noiselaw.laws.hyperparameters import fit_hyperparameters
 from noiselaw.laws.repeated import fit_repeated
@@ -36,6 +39,18 @@ def test_tokens_recovers_the_laws_of_exact_parabolas():
     assert laws["params"].law.coefficient == pytest.approx(300.0, rel=1e-7)
 
 
+def test_a_level_of_two_sizes_is_left_out_however_often_they_were_run():
+    rows = [
+        ("all", f"{run}", size, tokens, 12.0 * tokens**-0.08 * math.exp(0.02 * math.log(size / 3e6) ** 2))
+        for tokens in (1e8, 2e8, 4e8, 8e8)
+        for run, size in enumerate((1e6, 1e6, 4e6, 1.6e7, 6.4e7) if tokens < 8e8 else (1e6, 1e6, 4e6, 4e6))
+    ]
+    record = fit_tokens(table_of(rows), num_draws=DRAWS)["all"].record()
+    assert [optimum["tokens"] for optimum in record["optima"]] == pytest.approx([1e8, 2e8, 4e8])
+    assert "1 of 4 levels left out: fewer than 3 sizes" in record["flags"]
+    assert "NaN" not in json.dumps(record)
+
+
 def test_repeated_recovers_the_decay_of_repeats():
     """L = E + A N^-alpha + B D'^-beta, D' = U + U R* (1 - exp(-R / R*)), R = D / U - 1 (arXiv 2305.16264)."""
     rows, unique = [], []
@@ -50,6 +65,40 @@ def test_repeated_recovers_the_decay_of_repeats():
     want = {"E": 1.8, "A": 400.0, "alpha": 0.34, "B": 900.0, "beta": 0.3, "inverse_R_D": 1 / 15}
     for name, value in want.items():
         assert fit.parameters[name] == pytest.approx(value, rel=1e-5), name
+
+
+def test_a_size_far_beyond_what_is_optimal_counts_in_full_where_excess_keeps_its_value():
+    """Also where that size is too small for any number: descents pass by there on noisy tables."""
+    size, tokens = np.array([-1.0, 0.5, 2.0]), np.array([-1.0, 0.0, 1.0])
+    rows = Rows(size, tokens, np.array([0.0, 1.0, 5.0]), np.zeros(3))
+    alpha, beta, decay = 1e-3, 0.5, 0.2
+    theta = np.array([[0.0, alpha, 3.0, beta, -1.0, decay, 0.0]])
+    effective = tokens + np.log1p(
+        rows.repeats * -np.expm1(-rows.repeats * decay) / np.maximum(rows.repeats * decay, 1e-9)
+    )
+    want = np.exp(-alpha * size) + np.exp(3.0 - beta * effective) + np.exp(-1.0)
+    np.testing.assert_allclose(log_loss(rows, theta)[0], np.log(want), rtol=1e-12)
+    loss, slopes = log_slopes(rows, theta + np.array([0, 0, 0, 0, 0, 0, 0.3]))
+    assert np.isfinite(loss).all()
+    assert np.isfinite(slopes).all()
+
+
+def test_a_group_without_enough_runs_says_so_and_stops_no_other():
+    rows, unique = [], []
+    for group, sizes in {"many": (1e6, 4e6, 1.6e7, 6.4e7), "few": (1e6, 4e6), "fresh": (1e6, 4e6, 1.6e7)}.items():
+        for params in sizes:
+            for epochs in (0.25, 0.5, 1, 2, 8):
+                loss = 1.8 + 400 * params**-0.34 + 900 * (1e9 * min(epochs, 1)) ** -0.3
+                rows.append((group, f"{group}-{params:.0f}-{epochs}", params, 1e9 * epochs, loss))
+                unique.append(math.inf if group == "fresh" else 1e9)
+    found = fit_data_laws(table_of(rows, unique_tokens=np.array(unique)), num_draws=DRAWS, repeated_draws=2).groups
+    assert list(found) == ["many", "few", "fresh"]
+    assert [name for name, record in found.items() if "repeated" in record] == ["many"]
+    fresh, repeated = found["few"]["flags"]
+    assert fresh.startswith("no laws of fresh data: group few: no levels shared by 3 sizes or more")
+    assert repeated == "no law of repeated data: the law needs at least 3 distinct params, got 2; add runs"
+    assert found["fresh"]["flags"][-1].startswith("no law of repeated data: no run repeats its data")
+    assert found["fresh"]["optima"]
 
 
 def test_cooldown_is_the_mean_ratio():

@@ -9,9 +9,11 @@ from pathlib import Path
 import numpy as np
 
 from noiselaw.laws.curves import LossCurve
+from noiselaw.laws.datalaws import fit_data_laws
 from noiselaw.laws.isoflop import IsoflopFit, fit_isoflop
 from noiselaw.laws.prediction import predict_loss
-from noiselaw.laws.record import to_json
+from noiselaw.laws.read import read_table
+from noiselaw.laws.record import law_object, to_json
 
 SIZES = {2: 64, 3: 96, 4: 160, 6: 256}
 """Layers -> width."""
@@ -42,24 +44,41 @@ class Shape:
         return 6.0 * self.params + 12 * self.layers * self.width * 256
 
 
+REPEATS = 5.0
+"""R*: after so many repeats their value has decayed by 1 / e."""
 LARGE = Shape(5, 160)
 """The confirming runs'."""
 
 
-def write_study(folder: Path, *, stages: tuple[str, ...] = STAGES, names: dict[str, str] | None = None) -> Path:
-    """Write the named files; `names` renames groups (hostile names). Returns `folder`."""
+def write_study(
+    folder: Path,
+    *,
+    stages: tuple[str, ...] = STAGES,
+    names: dict[str, str] | None = None,
+    unique_tokens: int | None = None,
+) -> Path:
+    """Write the named files; `names` renames groups (hostile names). Returns `folder`.
+
+    With `unique_tokens` the runs of two groups are there again on so many tokens, and token_laws.json.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     names = names or {}
     surfaces = {names.get(group, group): surface for group, surface in SURFACES.items()}
     rng = np.random.default_rng(7)
     runs = [_run(group, Shape(*shape), surface, rng) for group, surface in surfaces.items() for shape in SIZES.items()]
     fits = _fit(runs)
+    repeated = [
+        _run(group, Shape(*shape), surfaces[group], rng, unique=unique_tokens)
+        for group in list(surfaces)[:2]
+        for shape in SIZES.items()
+        if unique_tokens is not None
+    ]
     predictions = {group: _prediction(fits[group]) for group in list(surfaces)[::3]}
     confirming = [_run(group, LARGE, surfaces[group], rng, seed) for group in predictions for seed in range(3)]
     everything = {
         "study.json": _facts(list(surfaces)),
-        "curves.csv": [row for run in (*runs, *confirming) for row in run],
-        "throughput.csv": [_throughput(run, rng) for run in (*runs, *confirming)],
+        "curves.csv": [row for run in (*runs, *repeated, *confirming) for row in run],
+        "throughput.csv": [_throughput(run, rng) for run in (*runs, *repeated, *confirming)],
         "laws.json": to_json(fits, "6P+attention"),
         "prediction.json": {"written_at": "2026-03-01T10:11:12+00:00", "groups": predictions},
         "confirmation.json": {
@@ -68,6 +87,10 @@ def write_study(folder: Path, *, stages: tuple[str, ...] = STAGES, names: dict[s
     }
     for stage in stages:
         _write(folder / stage, everything[stage])
+    if repeated:
+        table = read_table(folder, repeated=True)
+        laws = fit_data_laws(table, num_draws=50, repeated_draws=20)
+        _write(folder / "token_laws.json", law_object("tokens", table, laws.groups))
     return folder
 
 
@@ -104,30 +127,39 @@ def loss_of(surface, params: float, tokens: float) -> float:
     return floor + a * params**-alpha + b * tokens**-beta
 
 
-def _row(group: str, role: str, shape: Shape, seed: int, *, step: int, loss: float) -> dict:
+def fresh_tokens(tokens: float, unique: float) -> float:
+    """What `tokens` of which so many are unique are worth."""
+    repeats = max(tokens / unique - 1, 0.0)
+    return min(tokens, unique) * (1 - REPEATS * math.expm1(-repeats / REPEATS))
+
+
+def _row(group: str, role: str, shape: Shape, seed: int, *, step: int, loss: float, unique: float) -> dict:
     tokens = 4096 * step
     return {
         "run": f"{role}-{group}-{shape.width}-{seed}", "group": group, "role": role, "seed": seed,
         "layers": shape.layers, "width": shape.width, "heads": shape.width // 32, "params": shape.params,
         "flops_per_token": shape.flops_per_token, "batch_tokens": 4096, "learning_rate": 0.3, "step": step,
-        "tokens": tokens, "flops": shape.flops_per_token * tokens, "loss": loss,
+        "tokens": tokens, "unique_tokens": min(tokens, unique), "flops": shape.flops_per_token * tokens, "loss": loss,
         "standard_error": 0.004, "bits_per_byte": loss / math.log(2) / 3.1,
     }  # fmt: skip
 
 
-def _run(group: str, shape: Shape, surface, rng, seed: int | None = None) -> list[dict]:
+def _run(group: str, shape: Shape, surface, rng, seed: int | None = None, *, unique: int | None = None) -> list[dict]:
     """A run up to the largest budget (with a seed: to the confirmed one), validated at 16 steps, one luck for all."""
+    role = "confirmation" if seed is not None else "grid" if unique is None else "repeated"
+    stock = math.inf if unique is None else unique
     budget = BUDGETS[-1] if seed is None else 4 * BUDGETS[-1]
     last = budget / shape.flops_per_token / 4096
     luck = 1 + 0.002 * rng.standard_normal()
     return [
         _row(
             group,
-            "grid" if seed is None else "confirmation",
+            role,
             shape,
             seed or 0,
             step=int(step),
-            loss=loss_of(surface, shape.params, 4096 * step) * luck,
+            loss=loss_of(surface, shape.params, fresh_tokens(4096 * step, stock)) * luck,
+            unique=stock,
         )
         for step in np.geomspace(last / 60, last, 16).round()
     ]

@@ -73,6 +73,16 @@ def test_a_table_without_a_column_is_named(tmp_path):
         read_results(folder)
 
 
+def test_a_table_that_does_not_say_what_is_unique_is_read(tmp_path):
+    """As studies of earlier releases left it."""
+    folder = write_study(tmp_path, stages=("study.json", "curves.csv"))
+    table = folder / "curves.csv"
+    table.write_text(table.read_text().replace("unique_tokens", "other", 1))
+    results = read_results(folder)
+    assert results.curves["unique_tokens"].is_null().all()
+    assert len(results.curves) > 0
+
+
 def test_a_table_of_words_is_named(tmp_path):
     folder = write_study(tmp_path)
     table = folder / "curves.csv"

@@ -36,7 +36,8 @@ PATIENCE_SECONDS = 600
 @pytest.fixture(scope="module")
 def recipe(tiny_data, tmp_path_factory) -> Path:
     path = tmp_path_factory.mktemp("recipe") / "mini.yaml"
-    changes = {"budgets_flops": BUDGETS, "data": {**RECIPE["data"], "source": str(tiny_data.parent / "texts")}}
+    data = {**RECIPE["data"], "source": str(tiny_data.parent / "texts"), "unique_tokens": [5000]}
+    changes = {"budgets_flops": BUDGETS, "data": data}
     path.write_text(yaml.safe_dump(RECIPE | changes), encoding="utf-8")
     return path
 

@@ -4,7 +4,7 @@ import pytest
 
 from noiselaw.accounting import parameter_counts
 from noiselaw.specs import SpecError, parse_spec, read_mapping
-from noiselaw.study.design import StudySpec, check_recipe, grid_runs, model_spec
+from noiselaw.study.design import StudySpec, check_recipe, grid_runs, model_spec, repeated_runs
 
 
 def test_every_group_and_shape_ends_at_the_largest_budget(site):
@@ -31,6 +31,26 @@ def test_run_names_carry_their_fingerprint(site):
     assert {run.folder for run in one}.isdisjoint(run.folder for run in other)
 
 
+def test_runs_of_the_grid_again_on_less_data(site):
+    """On every amount that is less than the run sees; the grid does not know of it."""
+    place = site(**{"data.unique_tokens": [9000, 30_000]})
+    grid = grid_runs(place)
+    assert grid == grid_runs(site())
+    twins = {(run.group, run.spec.model): run for run in grid}
+    repeated = repeated_runs(place, grid)
+    amounts = {width: [] for width in (8, 12, 16, 24)}
+    for run in repeated:
+        twin = twins[run.group, run.spec.model]
+        amount = run.spec.data.unique_tokens
+        assert run.role == "repeated"
+        assert f"-u{amount}-" in run.spec.name
+        assert run.spec.model_copy(update={"name": twin.spec.name, "data": twin.spec.data}) == twin.spec
+        assert amount < run.spec.num_tokens
+        amounts[run.spec.model.width].append(amount)
+    assert amounts == {8: [9000, 30_000] * 2, 12: [9000, 30_000] * 2, 16: [9000] * 2, 24: []}
+    assert len({run.folder for run in (*grid, *repeated)}) == len(grid) + len(repeated)
+
+
 @pytest.mark.parametrize(
     ("run", "message"),
     [
@@ -43,6 +63,14 @@ def test_run_names_carry_their_fingerprint(site):
 def test_faults_of_the_runs_show_before_any_data_are_prepared(site, run, message):
     with pytest.raises(SpecError, match=message):
         check_recipe(site(run=run).study)
+
+
+def test_data_that_no_run_would_repeat_are_refused(site):
+    message = (
+        r"data.unique_tokens 70,000: nothing would be repeated, no run of the grid sees more than 65,\d\d\d tokens"
+    )
+    with pytest.raises(SpecError, match=message):
+        check_recipe(site(**{"data.unique_tokens": [20_000, 70_000]}).study)
 
 
 def test_recipes_in_the_repository_are_what_the_study_promises():
@@ -71,6 +99,9 @@ def test_recipes_in_the_repository_are_what_the_study_promises():
         ({"run": {"modell": {}}}, "did you mean 'model'"),
         ({"run": {"optimizer": {"bta2": 0.9}}}, "optimizer.bta2: unknown key .did you mean 'beta2'"),
         ({"run": {"diffusion": {"promt_probability": 0.1}}}, "did you mean 'prompt_probability'"),
+        ({"data.unique_tokens": [0]}, r"data.unique_tokens.0: .*greater than 0"),
+        ({"data.unique_tokens": [15]}, "unique_tokens 15 is less than a sequence of 16; raise it"),
+        ({"data.unique_tokens": [160, 64, 165]}, "names 160 and 165, which are the same 10 whole sequences"),
         ({"data.tokeniser": "x"}, "data.tokeniser: unknown key .did you mean 'tokenizer'"),
         ({"confirmation.budget_facter": 2}, "did you mean 'budget_factor'"),
         ({"groups": ["masked", "masked"]}, "groups names 'masked' twice"),

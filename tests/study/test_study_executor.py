@@ -79,7 +79,8 @@ def test_threads_are_those_of_the_whole_stage():
 
 def test_a_continued_stage_gives_its_last_run_the_threads_it_would_have_had(tmp_path, monkeypatch):
     """Not those of the whole machine: more threads sum in another order, and the last digits of a curve differ."""
-    runs = [planned(tmp_path, f"run{index}") for index in range(4)]
+    runs = [planned(tmp_path, f"run{index}") for index in range(2)]
+    runs += [planned(tmp_path, f"run{index}", "repeated") for index in (2, 3)]
     for run in runs[1:]:
         run.folder.mkdir()
         (run.folder / "result.json").write_text('{"validation": null, "speed": null}')
@@ -88,15 +89,15 @@ def test_a_continued_stage_gives_its_last_run_the_threads_it_would_have_had(tmp_
     monkeypatch.setattr(study_run, "carry_out", lambda left, stage: calls.append((left, stage.num_threads)))
     site = SimpleNamespace(folder=tmp_path, study=SimpleNamespace(max_attempts=1))
     display = SimpleNamespace(say=lambda text: None)
-    missing = study_run.run_all(site, runs, Layout(2, 2), "grid", display=display, watch=SimpleNamespace())
-    assert calls == [([runs[0]], 1)]
+    missing = study_run.run_all(site, runs, Layout(8, 8), "grid", display=display, watch=SimpleNamespace())
+    assert calls == [([runs[0]], 4)], "whether or not runs that repeat their data came with it"
     assert [state.run for state in missing] == [runs[0]]
 
 
-def planned(folder, name):
+def planned(folder, name, role="grid"):
     """As much of a PlannedRun as a stage reads of it."""
     schedule = SimpleNamespace(num_steps=10)
-    return SimpleNamespace(folder=folder / name, spec=SimpleNamespace(name=name, schedule=schedule))
+    return SimpleNamespace(folder=folder / name, role=role, spec=SimpleNamespace(name=name, schedule=schedule))
 
 
 def program(monkeypatch, code):

@@ -20,19 +20,18 @@ from noiselaw.laws.columns import ReadOptions
 from noiselaw.laws.cooldown import fit_cooldown
 from noiselaw.laws.crossing import Over, find_crossings
 from noiselaw.laws.curves import IsoflopTable
+from noiselaw.laws.datalaws import fit_data_laws
 from noiselaw.laws.frontier import fit_frontier, raw_argmin
 from noiselaw.laws.hyperparameters import Resample as TuningResample
 from noiselaw.laws.hyperparameters import fit_hyperparameters
 from noiselaw.laws.isoflop import Resample, fit_tables
-from noiselaw.laws.levels import Along, tabulate_levels
+from noiselaw.laws.levels import tabulate_levels
 from noiselaw.laws.optima import Keep
 from noiselaw.laws.read import read_table
-from noiselaw.laws.record import to_json
-from noiselaw.laws.repeated import fit_repeated
+from noiselaw.laws.record import law_object, to_json
 from noiselaw.laws.surface import DELTA, Objective
 from noiselaw.laws.surfacelaws import Size, fit_surface_table
 from noiselaw.laws.table import RunTable
-from noiselaw.laws.tokens import fit_level_tables, fresh_rows
 
 FIGURE_FORMATS = ("png", "svg")
 FEWEST_DRAWS = 2
@@ -77,7 +76,7 @@ def isoflop(
         seed: Seed of the draws.
     """
     runs = _read(table, columns, show, draws=draws)
-    tables = _at_levels(runs, "flops", budgets)
+    tables = _at_budgets(runs, budgets)
     fits = fit_tables(tables, window=window, keep=keep, resample=resample, num_draws=draws, seed=seed)
     _finish("isoflop", runs, to_json(fits, runs.convention)["groups"], show)
 
@@ -170,30 +169,27 @@ def tokens(
         repeated_draws: Draws for the law of repeated data; by default as many as half a second allows.
         seed: Seed of the draws.
     """
-    runs = _read(table, columns, show, run_by="size", draws=draws)
-    repeats = runs.unique_tokens is not None and bool((runs.tokens > runs.unique_tokens * (1 + 1e-6)).any())
+    runs = _read(table, columns, show, run_by="size", draws=draws, repeated=True)
     idle = {"--size": size, "--delta": delta, "--repeated-draws": repeated_draws}
     given = [name for name, value in idle.items() if value is not None]
-    if given and not repeats:
+    if given and not runs.repeats.any():
         raise ValueError(
             f"{', '.join(given)}: no row repeats its data, and only the law of repeated data asks for that; "
             "name the column of unique tokens (--unique-tokens) or epochs (--epochs)"
         )
-    try:
-        tables = _at_levels(fresh_rows(runs), "tokens", levels)
-    except ValueError as error:
-        if not repeats:
-            raise
-        empty = {"laws": {}, "flags": [f"no laws of fresh data: {error}"]}
-        records = {group: dict(empty) for group in dict.fromkeys(runs.group.tolist())}
-    else:
-        records = _records(fit_level_tables(tables, keep=keep, num_draws=draws, seed=seed))
-    if repeats:
-        repeated = fit_repeated(
-            runs, size=size or "params", delta=DELTA if delta is None else delta, num_draws=repeated_draws, seed=seed
+    with _flagged(runs):
+        found = fit_data_laws(
+            runs,
+            levels=levels or None,
+            keep=keep,
+            size=size or "params",
+            delta=DELTA if delta is None else delta,
+            num_draws=draws,
+            repeated_draws=repeated_draws,
+            seed=seed,
         )
-        records = {group: {**record, "repeated": repeated[group].record()} for group, record in records.items()}
-    _finish("tokens", runs, records, show)
+    _say(found.notes)
+    _finish("tokens", runs, found.groups, show)
 
 
 def hyperparameters(
@@ -271,7 +267,8 @@ def cross(
         draws: Draws for intervals.
         seed: Seed of the draws.
     """
-    runs = _read(table, columns, show, run_by="row" if over == "flops" else "size", draws=draws)
+    run_by, repeated = "row" if over == "flops" else "size", over == "unique_tokens"
+    runs = _read(table, columns, show, run_by=run_by, draws=draws, repeated=repeated)
     with _flagged(runs):
         found = find_crossings(
             runs, over=over, groups=between, within=within, flops=at_flops, num_draws=draws, seed=seed
@@ -280,14 +277,20 @@ def cross(
 
 
 def _read(
-    path: Path, columns: ReadOptions, show: Output, *, run_by: RunBy = "row", draws: int | None = None
+    path: Path,
+    columns: ReadOptions,
+    show: Output,
+    *,
+    run_by: RunBy = "row",
+    draws: int | None = None,
+    repeated: bool = False,
 ) -> RunTable:
     """The table, its guesses told on stderr; what cannot be drawn is refused before anything is fitted."""
     if draws is not None and draws < FEWEST_DRAWS:
         raise ValueError(f"--draws {draws}: an interval needs at least {FEWEST_DRAWS}; leave it out for the default")
     if show.figure is not None and show.figure.suffix[1:] not in FIGURE_FORMATS:
         raise ValueError(f"--figure {show.figure}: the name must end in .{' or .'.join(FIGURE_FORMATS)}")
-    table = read_table(path, columns, run_by=run_by)
+    table = read_table(path, columns, run_by=run_by, repeated=repeated)
     _say(table.notes)
     return table
 
@@ -302,10 +305,10 @@ def _flagged(table: RunTable) -> Iterator[None]:
         raise
 
 
-def _at_levels(runs: RunTable, along: Along, levels: Sequence[float]) -> dict[str, IsoflopTable]:
-    """Losses at levels, and how rows came to them told on stderr."""
+def _at_budgets(runs: RunTable, budgets: Sequence[float]) -> dict[str, IsoflopTable]:
+    """Losses at budgets, and how rows came to them told on stderr."""
     with _flagged(runs):
-        found = tabulate_levels(runs, along, levels or None)
+        found = tabulate_levels(runs, "flops", budgets or None)
     _say([note for group in found.values() for note in group.notes])
     return {name: group.table for name, group in found.items()}
 
@@ -320,12 +323,8 @@ def _records(fits: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _finish(method: str, table: RunTable, groups: Mapping[str, Any], show: Output) -> None:
-    """Print and draw the one object; what is odd about the table is flagged in every group."""
-    record = {
-        "method": method,
-        "convention": table.convention,
-        "groups": {name: {**group, "flags": [*table.flags, *group["flags"]]} for name, group in groups.items()},
-    }
+    """Print and draw the one object."""
+    record = law_object(method, table, groups)
     if show.figure is not None:
         _draw(method, record, table, show.figure)
     if show.json:

@@ -15,7 +15,8 @@ from noiselaw.laws.published import COOLDOWN_FACTOR, COOLDOWN_FACTOR_UNCERTAINTY
 from noiselaw.laws.reproduce import NOT_DERIVABLE, Reproduction
 from noiselaw.laws.reproduce import reproduce as rederive
 from noiselaw.report import phrases
-from noiselaw.report.tables import DASH, LAW_SYMBOLS
+from noiselaw.report.cells import DASH
+from noiselaw.report.tables import LAW_SYMBOLS
 
 DEFAULT_FOLDER = Path("reproduction")
 WIDTH = 120

@@ -131,6 +131,10 @@ def _local_lines(x: Floats, y: Floats, at: Floats, *, leave_out: bool = False) -
     return fit_lines(x, y, weights).at(at)
 
 
+_ONE_SIZE = 1e-3
+"""FLOPs per token closer than this, in logs, are those of one size."""
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class IsoflopTable:
     """Losses of one group at common budgets: a column for every run, or cells of their own (`run`)."""
@@ -147,6 +151,12 @@ class IsoflopTable:
     """[K, R], NaN where a run has no reading at a budget"""
     run: NDArray[np.int_] | None = None
     """[K, R]: which of `runs` each cell is read off; None where columns are runs."""
+
+    @property
+    def num_sizes(self) -> NDArray[np.int_]:
+        """[K]: distinct sizes with a reading at each budget; several readings of one size count once."""
+        sizes = np.where(np.isfinite(self.loss), np.log(self.cells(self.flops_per_token)), math.nan)
+        return (np.diff(np.sort(sizes, axis=-1), prepend=-math.inf, axis=-1) > _ONE_SIZE).sum(-1)
 
     def cells(self, column: Floats) -> Floats:
         """A column of sizes as [K, R]."""

@@ -43,6 +43,10 @@ _SERIES = np.array([(-1) ** n * (n - 1) / math.factorial(n) for n in range(8, 1,
 """Of g, highest power first; the next term is below 1e-13."""
 
 
+_MOST_EXCESS = 50.0
+"""Log of N / U_N."""
+
+
 class Rows(NamedTuple):
     """Logs of the data [n], sizes and tokens about their means."""
 
@@ -86,8 +90,11 @@ def _effective_size(rows: Rows, theta: Floats, *, slopes: bool) -> tuple[Floats,
     """
     log_a, alpha, log_b, beta, _, _, x_n = (theta[:, [index]] for index in range(NUM_UNKNOWNS))
     optimal = (np.log(alpha / beta) + log_a - log_b + beta * rows.unique) / alpha
-    excess = rows.size > optimal
-    within = np.where(excess, optimal, rows.size)
+    # Further below, nothing depends on where it lies, and the excess would overflow.
+    lowest = rows.size - _MOST_EXCESS
+    excess = (rows.size > optimal) & (optimal > lowest)
+    optimal = np.maximum(optimal, lowest)
+    within = np.minimum(optimal, rows.size)
     repeats = np.expm1(rows.size - within)
     value = decayed(repeats, x_n)
     if not slopes:

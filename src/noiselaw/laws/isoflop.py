@@ -197,7 +197,7 @@ _FEWEST_RESAMPLED = 3
 
 
 def _fit_table(whole: IsoflopTable, narrowed: IsoflopTable, keep: Keep, bootstrap: _Bootstrap) -> IsoflopFit:
-    enough = np.isfinite(narrowed.loss).sum(-1) >= 3
+    enough = narrowed.num_sizes >= 3
     table = narrowed.keep(enough)
     optima = find_optima(table, np.log(table.loss))
     kept = optima.carrying(keep)

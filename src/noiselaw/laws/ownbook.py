@@ -12,6 +12,8 @@ from typing import Any
 
 from noiselaw.accounting import DEFAULT_CONVENTION, FLOPS_CONVENTIONS
 from noiselaw.files import read_json
+from noiselaw.laws.datalaws import FILE_NAME as DATA_LAWS
+from noiselaw.laws.datalaws import METHOD as TOKENS
 from noiselaw.laws.forms import PowerLaw
 from noiselaw.laws.isoflop import IsoflopFit
 from noiselaw.laws.lawbook import (
@@ -37,8 +39,8 @@ def read_book(paths: Sequence[Path]) -> LawBook:
     """The laws in `paths`, files or study folders.
 
     One holds laws of compute, by parabolas, a surface or a frontier; others may add what EXTRAS names. Beside a study's
-    laws.json, its study.json and recipe.json say the rest. Raises ValueError naming a file that is missing, damaged,
-    of another kind, or given twice.
+    laws.json, its study.json, recipe.json and token_laws.json say the rest. Raises ValueError naming a file that is
+    missing, damaged, of another kind, or given twice.
     """
     found: dict[str, tuple[Path, Record]] = {}
     for path in paths:
@@ -128,6 +130,10 @@ def _with_study(book: LawBook, folder: Path) -> LawBook:
             bits_per_byte_per_nat=bits_per_byte_from_nats_per_token(1.0, data["bytes_per_token"]),
             available_tokens=int(data["train_tokens"]),
         )
+    if (folder / DATA_LAWS).is_file():
+        data_laws = _read_mapping(folder / DATA_LAWS)
+        with _reading(folder / DATA_LAWS):
+            book = replace(book, repeats=_repeat_values(data_laws["groups"]))
     with _reading(recipe_file):
         return replace(
             book,
@@ -175,6 +181,14 @@ def _with_cooldown(book: LawBook, groups: Record) -> LawBook:
 
 
 def _with_repeats(book: LawBook, groups: Record) -> LawBook:
+    """What repeats are worth, in place of what a study says."""
+    repeats = _repeat_values(groups)
+    if not repeats:
+        raise ValueError("no law of repeated data; fit a table with unique tokens, or leave this file out")
+    return replace(book, repeats=repeats)
+
+
+def _repeat_values(groups: Record) -> dict[str, RepeatValue]:
     """The decay of repeats for every group whose law of repeated data was fitted."""
     repeats = {}
     for group, record in groups.items():
@@ -184,16 +198,14 @@ def _with_repeats(book: LawBook, groups: Record) -> LawBook:
             repeats[group] = RepeatValue(
                 parameters["inverse_R_D"], inverse_size, "your own laws", "your" if group == ALL else group
             )
-    if not repeats:
-        raise ValueError("no law of repeated data; fit a table with unique tokens, or leave this file out")
-    return replace(book, repeats=repeats)
+    return repeats
 
 
 EXTRAS: dict[str, Callable[[LawBook, Record], LawBook]] = {
     "surface": _with_surface,
     "hyperparameters": _with_hyperparameters,
     "cooldown": _with_cooldown,
-    "tokens": _with_repeats,
+    TOKENS: _with_repeats,
 }
 """What may be read besides laws of compute, by method."""
 

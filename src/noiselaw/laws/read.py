@@ -15,14 +15,17 @@ from noiselaw.laws.table import RunTable
 from noiselaw.laws.tablefiles import Raw, read_columns, read_object
 
 
-def read_table(path: Path, options: ReadOptions | None = None, *, run_by: RunBy = "row") -> RunTable:
+def read_table(
+    path: Path, options: ReadOptions | None = None, *, run_by: RunBy = "row", repeated: bool = False
+) -> RunTable:
     """Read a table of runs (CSV, JSON lines, JSON, Parquet), or the folder of a study: the runs of its grid.
 
-    `run_by` says what one run is where neither a column nor the options do. Raises ValueError that names the column,
-    the row, the value and the remedy, OSError where there is no such file.
+    `run_by` says what one run is where neither a column nor the options do; `repeated` takes those runs of a study,
+    too, that repeat their data. Raises ValueError that names the column, the row, the value and the remedy, OSError
+    where there is no such file.
     """
     options = options or ReadOptions()
-    study = _open_study(path, options) if path.is_dir() else _Study(path, options, (), ())
+    study = _open_study(path, options, repeated=repeated) if path.is_dir() else _Study(path, options, (), ())
     options = study.options
     raw = read_columns(study.table)
     commas = uses_decimal_commas(raw.values())
@@ -66,7 +69,7 @@ class _Study(NamedTuple):
     notes: tuple[str, ...]
 
 
-def _open_study(folder: Path, options: ReadOptions) -> _Study:
+def _open_study(folder: Path, options: ReadOptions, *, repeated: bool) -> _Study:
     """The table of a study's folder: its grid, its budgets, and how its study.json says FLOPs were counted."""
     table, facts = folder / "curves.csv", folder / "study.json"
     if not table.is_file():
@@ -79,7 +82,11 @@ def _open_study(folder: Path, options: ReadOptions) -> _Study:
     budgets = tuple(float(budget) for budget in known.get("budgets", ()))
     if any(condition.startswith("role") for condition in options.where):
         return _Study(table, options, budgets, ())
-    return _Study(table, replace(options, where=(*options.where, "role=grid")), budgets, ("the runs of the grid",))
+    rows, note = ("role!=confirmation", "all but the confirming runs") if repeated else _GRID
+    return _Study(table, replace(options, where=(*options.where, rows)), budgets, (note,))
+
+
+_GRID = "role=grid", "the runs of the grid"
 
 
 _COMPARISONS: dict[str, Callable[[Any, Any], bool]] = {

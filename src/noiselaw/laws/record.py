@@ -9,8 +9,18 @@ from noiselaw.laws.forms import PowerLaw
 from noiselaw.laws.isoflop import IsoflopFit, Optimum, SizePoint
 from noiselaw.laws.lawfits import finite, finites, law_of, law_records
 from noiselaw.laws.surface import Certificate, SurfaceFit
+from noiselaw.laws.table import RunTable
 
 METHOD = "isoflop"
+
+
+def law_object(method: str, table: RunTable, groups: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    """What `noiselaw laws METHOD --json` prints of a table; what is odd about it is flagged in every group."""
+    return {
+        "method": method,
+        "convention": table.convention,
+        "groups": {name: {**group, "flags": [*table.flags, *group["flags"]]} for name, group in groups.items()},
+    }
 
 
 def to_json(fits: Mapping[str, IsoflopFit], convention: str) -> dict[str, Any]:

@@ -107,6 +107,10 @@ def fit_repeated(
     """
     if table.unique_tokens is None:
         raise ValueError("the table has no unique tokens; name the column that holds them, or epochs")
+    for group, rows in table.groups():
+        reason = why_no_law(rows, size)
+        if reason is not None:
+            raise ValueError(f"group {group}: {reason}")
     num_draws = default_draws(table.loss.size) if num_draws is None else num_draws
     options = _Options(size, excess_params, delta, num_draws)
     return {group: _fit_group(group, rows, options, seed + at) for at, (group, rows) in enumerate(table.groups())}
@@ -159,7 +163,6 @@ _NO_DECAY = 1e-9
 
 
 def _fit_group(group: str, table: RunTable, options: _Options, seed: int) -> RepeatedFit:
-    _refuse_scarce(group, table, options.size)
     data = _Data.of(table, options.size)
     starts = _projected_starts(data, options)
     found = _descend_from(data, starts, options, excess=False)
@@ -286,16 +289,17 @@ def _flags(data: _Data, certificate: Certificate, draws: Floats) -> tuple[str, .
     return tuple(flag for flag, is_raised in raised.items() if is_raised)
 
 
-def _refuse_scarce(group: str, table: RunTable, size: Size) -> None:
-    assert table.unique_tokens is not None
-    if not (table.tokens > table.unique_tokens * (1 + 1e-6)).any():
-        raise ValueError(f"group {group}: no run repeats its data (tokens > unique tokens); fit the surface instead")
-    if table.loss.size < MIN_ROWS:
-        raise ValueError(f"group {group}: 7 unknowns need at least {MIN_ROWS} rows, got {table.loss.size}")
+def why_no_law(rows: RunTable, size: Size = "params") -> str | None:
+    """What the rows of one group lack for a law of repeated data; None where they carry one."""
+    if not rows.repeats.any():
+        return "no run repeats its data (tokens > unique tokens); fit the surface instead"
+    if rows.loss.size < MIN_ROWS:
+        return f"7 unknowns need at least {MIN_ROWS} rows, got {rows.loss.size}"
     for name in (size, "tokens"):
-        distinct = np.unique(getattr(table, name)).size
+        distinct = np.unique(getattr(rows, name)).size
         if distinct < 3:
-            raise ValueError(f"group {group}: the law needs at least 3 distinct {name}, got {distinct}; add runs")
+            return f"the law needs at least 3 distinct {name}, got {distinct}; add runs"
+    return None
 
 
 def _inverse(value: float) -> float | None:

@@ -45,6 +45,13 @@ class RunTable:
     flags: tuple[str, ...] = ()
     """What looks odd in the table, one sentence each."""
 
+    @property
+    def repeats(self) -> NDArray[np.bool_]:
+        """[n]: which rows have seen some tokens more than once; none where nobody says."""
+        if self.unique_tokens is None:
+            return np.zeros(self.loss.size, bool)
+        return self.tokens > self.unique_tokens * (1 + 1e-6)
+
     def groups(self) -> Iterator[tuple[str, "RunTable"]]:
         """The rows of every group, groups in order of appearance."""
         for name in dict.fromkeys(self.group.tolist()):

@@ -110,19 +110,16 @@ def fit_tokens(
 
 def fresh_rows(table: RunTable) -> RunTable:
     """The rows that see every token once at most. Raises ValueError where there are none."""
-    if table.unique_tokens is None:
-        return table
-    fresh = table.tokens <= table.unique_tokens * (1 + 1e-6)
-    if not fresh.any():
+    if table.repeats.all():
         raise ValueError("every row repeats its data: no laws of fresh data")
-    return table.rows(fresh)
+    return table.rows(~table.repeats)
 
 
 def fit_level_tables(
     tables: Mapping[str, IsoflopTable], *, keep: Keep = "inside", num_draws: int = 10_000, seed: int = 0
 ) -> dict[str, TokensFit]:
     """As `fit_tokens`, from losses at levels; those with fewer than three sizes are left out."""
-    enough = {group: np.isfinite(table.loss).sum(-1) >= MIN_SIZES for group, table in tables.items()}
+    enough = {group: table.num_sizes >= MIN_SIZES for group, table in tables.items()}
     kept = {group: table.keep(enough[group]) for group, table in tables.items()}
     scatter, freedom = pooled_scatter(kept.values())
     luck, generator = _Luck(scatter, freedom, num_draws), np.random.default_rng(seed)
@@ -219,7 +216,7 @@ def _points(table: IsoflopTable) -> Iterator[TokensPoint]:
 
 
 def _level_flags(table: IsoflopTable, left_out: int, kept: np.ndarray) -> tuple[str, ...]:
-    num_sizes = int(np.isfinite(table.loss).sum(-1).max(initial=0))
+    num_sizes = int(table.num_sizes.max(initial=0))
     raised = {
         f"{left_out} of {left_out + kept.size} levels left out: fewer than 3 sizes": left_out,
         f"{int((~kept).sum())} of {kept.size} optima left out of the laws: outside the sampled sizes": not kept.all(),

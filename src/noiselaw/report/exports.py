@@ -7,9 +7,9 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from noiselaw.files import write_text
+from noiselaw.report.cells import DASH, Table
 from noiselaw.report.drawing import Band, Drawing, Label, Mark, Panel, Points
 from noiselaw.report.prints import PrintStyle, write_prints
-from noiselaw.report.tables import DASH, Table
 
 _SUPERSCRIPTS = dict(zip("⁻⁰¹²³⁴⁵⁶⁷⁸⁹", "-0123456789", strict=True))
 _POWER = re.compile(f"(×)?10([{''.join(_SUPERSCRIPTS)}]+)")

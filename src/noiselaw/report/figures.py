@@ -9,7 +9,7 @@ from typing import Literal
 
 import polars as pl
 
-from noiselaw.report import phrases
+from noiselaw.report import phrases, repeats
 from noiselaw.report.axes import Axis, linear_axis, log_axis
 from noiselaw.report.colors import NEUTRAL, Style
 from noiselaw.report.drawing import Band, Drawing, Label, Line, Mark, Panel, Points, spread_labels
@@ -47,6 +47,7 @@ def all_figures(results: Results) -> tuple[Drawing, ...]:
         frontier(results),
         crossings(results),
         scarce(results),
+        repeats.figure(results),
         tuning(results),
         residuals(results),
         known_models(results),
@@ -65,7 +66,7 @@ def main_figure(results: Results) -> Drawing | None:
 
 def loss_curves(results: Results) -> Drawing | None:
     """Loss against compute, a panel per group, a shade per size, with the fitted frontier."""
-    curves = results.curves.sort("run", "step")
+    curves = results.curves.filter(pl.col("role") != "repeated").sort("run", "step")
     if curves.is_empty():
         return None
     x = log_axis(FLOPS, curves["flops"], phrases.scientific, margin=0.04, room_low=0.16, room_high=0.12, most_ticks=5)
@@ -82,9 +83,10 @@ def loss_curves(results: Results) -> Drawing | None:
             law = _frontier_line(results, group, rows["flops"])
             panels.append(Panel(group, x, y, (*lines, *law, *_size_labels(rows, y))))
     caption = (
-        "Every validation of every run; darker is larger, the number is the size in non-embedding parameters, dashed "
-        "runs confirm the prediction, the dotted line is the fitted frontier L*(C). For diffusion the loss is the "
-        "bound on the negative log-likelihood, for the autoregressive baseline the negative log-likelihood itself."
+        "Every validation of every run on fresh tokens; darker is larger, the number is the size in non-embedding "
+        "parameters, dashed runs confirm the prediction, the dotted line is the fitted frontier L*(C). For diffusion "
+        "the loss is the bound on the negative log-likelihood, for the autoregressive baseline the negative "
+        "log-likelihood itself."
     )
     return Drawing("loss_curves", "Loss curves", caption, (tuple(panels),))
 

@@ -165,7 +165,8 @@ def tokens(groups: Groups, table: RunTable) -> Drawing:
     }
     above = valley_panels(valleys, group_styles(groups), "FLOPs per token M")
     repeated = {name: record["repeated"] for name, record in groups.items() if record.get("repeated")}
-    rows = (*rows_of(above), *rows_of(law_panels(groups, TOKEN_LAWS)), *_repeat_rows(repeated, table))
+    below = (law_panels(groups, TOKEN_LAWS), repeat_panels(repeated, table, group_styles(groups)))
+    rows = (*rows_of(above), *(row for panels in below for row in rows_of(panels)))
     caption = (
         "Loss of every size after the same tokens (number on the curve), parabolas in logs and their minima (stars, "
         "hollow where flagged); below the power laws of the minima. Compute is free here."
@@ -191,28 +192,27 @@ def _token_valley(optimum: Mapping[str, Any], points: list[Mapping[str, Any]]) -
     )
 
 
-def _repeat_rows(groups: Groups, table: RunTable) -> tuple[tuple[Panel, ...], ...]:
-    """What D tokens of U unique ones are worth, and what the law of repeated data misses."""
+def repeat_panels(groups: Groups, table: RunTable, styles: Mapping[str, Style]) -> tuple[Panel, ...]:
+    """What D tokens of U unique ones are worth by the law of repeated data of each group, and what that law misses."""
     if not groups:
         return ()
-    styles = group_styles(groups)
     epochs = np.array(log_spaced(1.0, 4 * float(_epochs(table).max())))
     worth: list[Mark] = [_along(epochs, epochs, Style("#8a8f98", "circle"), 0.7, "as good as new")]
     missed: list[Points] = []
     for name, rows in table.groups():
         if name in groups:
-            worth.append(_along(epochs, _effective_epochs(groups[name], epochs), styles[name], 1.0, name))
+            line = _along(epochs, _effective_epochs(groups[name], epochs), styles[name], 1.0, name)
+            worth.append(replace(line, group=name))
             errors = 100 * (_repeated_loss(groups[name], rows) / rows.loss - 1)
             missed.append(_cloud(name, _epochs(rows), errors, styles[name]))
     x = log_axis("Epochs D / U", epochs, phrases.plain)
     y = log_axis("Worth of the tokens D' / U", heights(worth), phrases.plain)
     largest = max(map(abs, heights(missed)))
     error = linear_axis("Fitted − measured (%)", [-largest, largest])
-    panels = (
+    return (
         Panel("What repeats are worth", x, y, tuple(worth)),
         Panel("What the law misses", x, error, (level_line(epochs, 0.0), *missed)),
     )
-    return (panels,)
 
 
 def _epochs(rows: RunTable) -> np.ndarray:

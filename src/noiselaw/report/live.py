@@ -20,6 +20,7 @@ from noiselaw.report.figures import all_figures
 from noiselaw.report.page import Live, desk_of, render_page
 from noiselaw.report.results import (
     CURVE_COLUMNS,
+    DATA_LAWS,
     STAGES,
     THROUGHPUT_COLUMNS,
     Results,
@@ -36,7 +37,7 @@ from noiselaw.study.run import planned_runs
 
 LOCAL_ADDRESS = "127.0.0.1"
 """Nobody else on the network can reach it."""
-WATCHED = ("recipe.json", *STAGES)
+WATCHED = ("recipe.json", DATA_LAWS, *STAGES)
 RUN_FILES = ("metrics.jsonl", "result.json", "failure.json")
 
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from noiselaw.files import write_text
-from noiselaw.report import figures, overview, sidebyside, tables
+from noiselaw.report import figures, overview, repeats, sidebyside, tables
 from noiselaw.report.document import document, package_file
 from noiselaw.report.drawing import Drawing, Panel
 from noiselaw.report.exports import file_name, write_files
@@ -220,6 +220,7 @@ def _sections(results: Results, drawings: tuple[Drawing, ...], first: int = 0, p
         "power_laws": [tables.exponents_table(results)],
         "frontier": [tables.prediction_table(results)],
         "crossings": [tables.crossings_table(results)],
+        "repeats": [repeats.values_table(results), repeats.runs_table(results)],
         "throughput": [tables.throughput_table(results)],
     }
     sections: list[Child] = []

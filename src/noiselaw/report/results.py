@@ -7,7 +7,7 @@ non-embedding parameters. Keys that the report does not use are ignored, so that
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, TypeVar
 
@@ -15,6 +15,7 @@ import polars as pl
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from noiselaw.files import read_json
+from noiselaw.laws.datalaws import FILE_NAME as DATA_LAWS
 from noiselaw.report.colors import STYLES, Style, group_styles
 
 
@@ -157,6 +158,29 @@ class Laws(Record):
     groups: dict[str, GroupLaws] = {}
 
 
+class RepeatLaw(Record):
+    """L = E + A N'^-alpha + B D'^-beta (`noiselaw.laws.repeated`)."""
+
+    size: str
+    """What N counts."""
+    parameters: dict[str, float | None]
+    """R_D and R_N are None where value never decays."""
+    intervals: dict[str, tuple[float | None, float | None] | None] = {}
+    """95 %; None is no end."""
+    flags: tuple[str, ...] = ()
+
+
+class GroupDataLaws(Record):
+    repeated: RepeatLaw | None = None
+    flags: tuple[str, ...] = ()
+
+
+class DataLaws(Record):
+    """token_laws.json"""
+
+    groups: dict[str, GroupDataLaws] = {}
+
+
 class LossInterval(Record):
     value: float
     interval: Interval | None = None
@@ -204,8 +228,10 @@ _RUN_COLUMNS = {"run": TEXT, "group": TEXT, "role": TEXT, "layers": WHOLE, "widt
 CURVE_COLUMNS = _RUN_COLUMNS | {
     "seed": WHOLE, "heads": WHOLE, "params": NUMBER, "flops_per_token": NUMBER, "batch_tokens": NUMBER,
     "learning_rate": NUMBER, "step": WHOLE, "tokens": NUMBER, "flops": NUMBER, "loss": NUMBER, "standard_error": NUMBER,
-    "bits_per_byte": NUMBER,
+    "bits_per_byte": NUMBER, "unique_tokens": NUMBER,
 }  # fmt: skip
+LATER_COLUMNS = ("unique_tokens",)
+"""Those that tables of earlier releases do not have."""
 THROUGHPUT_COLUMNS = _RUN_COLUMNS | {
     "tokens_per_second": NUMBER, "model_flops_per_second": NUMBER, "share_of_matmul_peak": NUMBER, "seconds": NUMBER,
 }  # fmt: skip
@@ -248,6 +274,8 @@ class Results:
     confirmation: Confirmation
     missing: tuple[str, ...]
     """Names of STAGES that are not there yet."""
+    data_laws: DataLaws = field(default_factory=DataLaws)
+    """Without groups where no run repeats its data."""
     palette: tuple[str, ...] = ()
     """Groups of all studies on the page, by which colours are given out: a name has the same one in each of them."""
     states: tuple["RunProgress", ...] = ()
@@ -283,6 +311,7 @@ def read_results(folder: Path) -> Results:
         predictions=_read_record(folder / "prediction.json", Predictions, Predictions()),
         confirmation=_read_record(folder / "confirmation.json", Confirmation, Confirmation()),
         missing=missing,
+        data_laws=_read_record(folder / DATA_LAWS, DataLaws, DataLaws()),
     )
 
 
@@ -316,7 +345,9 @@ def _read_table(path: Path, columns: Mapping[str, type[pl.DataType]]) -> pl.Data
         reason = str(error).splitlines()[0]
         raise ValueError(f"{path}: damaged table ({reason}); run the study again to rewrite it") from error
     absent = [name for name in columns if name not in table.columns]
-    if absent:
+    if set(absent) <= set(LATER_COLUMNS):
+        table = table.with_columns(pl.lit(None).alias(name) for name in absent)
+    else:
         raise ValueError(f"{path}: no column {', '.join(absent)}; run the study again to rewrite it")
     return typed_table(table, columns)
 

@@ -9,12 +9,13 @@ from dataclasses import replace
 from noiselaw.laws.published import PAPER
 from noiselaw.report import phrases
 from noiselaw.report.axes import log_axis
+from noiselaw.report.cells import DASH, Cell, Table, interval_text
 from noiselaw.report.comparison import leads, verdicts
 from noiselaw.report.drawing import Dash, Drawing, Line, Panel, Points
 from noiselaw.report.panels import FLOPS, QUANTITIES, heights, law_marks, quantity_format
 from noiselaw.report.published import published_laws
 from noiselaw.report.results import Results
-from noiselaw.report.tables import DASH, LAW_SYMBOLS, Cell, Table, interval_text, sureness
+from noiselaw.report.tables import LAW_SYMBOLS, sureness
 
 DASHES: tuple[Dash, ...] = ("solid", "dash", "dot")
 """Of the first, second, third study; and again."""

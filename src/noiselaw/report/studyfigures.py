@@ -38,12 +38,9 @@ def scarce(results: Results) -> Drawing | None:
     grid = results.curves.filter(pl.col("role") == "grid").drop_nulls(TABLE_COLUMNS)
     if grid.is_empty():
         return None
-    loss, params, tokens, flops, size = (grid[name].to_numpy() for name in TABLE_COLUMNS)
+    columns = {name: grid[name].to_numpy() for name in TABLE_COLUMNS}
     try:
-        table = build_table(
-            loss=loss, params=params, tokens=tokens, flops=flops, flops_per_token=size,
-            group=grid["group"].to_list(), run=grid["run"].to_list(),
-        )  # fmt: skip
+        table = build_table(**columns, group=grid["group"].to_list(), run=grid["run"].to_list())
         levels = {name: found.table for name, found in tabulate_levels(table, "tokens").items()}
         groups = {name: fit.record() for name, fit in fit_level_tables(levels, num_draws=NUM_DRAWS).items()}
     except ValueError:  # too few runs so far

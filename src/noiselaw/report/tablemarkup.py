@@ -2,10 +2,10 @@
 
 from collections.abc import Mapping
 
+from noiselaw.report.cells import Cell, Table
 from noiselaw.report.colors import Style
 from noiselaw.report.drawing import Drawing
 from noiselaw.report.markup import Child, Markup, element
-from noiselaw.report.tables import Cell, Table
 
 Styles = Mapping[str, Style]
 

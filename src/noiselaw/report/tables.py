@@ -5,54 +5,22 @@ Losses in nats per token, compute in FLOPs, sizes in non-embedding parameters.
 
 import math
 import statistics
-from collections.abc import Callable
-from dataclasses import dataclass
 
 import polars as pl
 
 from noiselaw.laws.published import METHOD_1, PAPER
-from noiselaw.report import phrases
+from noiselaw.report import phrases, repeats
+from noiselaw.report.cells import DASH, Cell, Table, four_digits, interval_text, known, number
 from noiselaw.report.comparison import Estimate, Verdict, verdicts
 from noiselaw.report.crossings import LawGap, law_gaps
 from noiselaw.report.published import published_laws
 from noiselaw.report.results import ConfirmationRun, LossInterval, Optimum, PowerLaw, Prediction, Results
 from noiselaw.specs import AUTOREGRESSIVE
 
-DASH = "–"
 LAW_SYMBOLS = {"loss": "L*", "flops_per_token": "M*", "tokens": "D*", "params": "P*"}
 
 
-@dataclass(frozen=True, slots=True)
-class Cell:
-    text: str
-    group: str | None = None
-    """The cell names this group: it bears the group's colour."""
-    strong: bool = False
-    value: float | None = None
-    """What the text rounds."""
-
-
-def number(value: float, write: Callable[[float], str]) -> Cell:
-    """A cell for a number, which files of the table hold in full."""
-    return Cell(write(value), value=value)
-
-
-@dataclass(frozen=True, slots=True)
-class Table:
-    name: str
-    title: str
-    caption: str
-    header: tuple[str, ...]
-    rows: tuple[tuple[Cell, ...], ...]
-    text_columns: tuple[int, ...] = (0,)
-    """Columns of text, aligned left; the others hold numbers."""
-    prose_columns: tuple[int, ...] = ()
-    """Those of them whose text is long and may wrap."""
-    notes: tuple[str, ...] = ()
-    """What is said below the caption, a paragraph each."""
-
-
-def all_tables(results: Results) -> tuple["Table", ...]:
+def all_tables(results: Results) -> tuple[Table, ...]:
     """Every table whose data exist."""
     made = (
         comparison_table(results),
@@ -60,6 +28,8 @@ def all_tables(results: Results) -> tuple["Table", ...]:
         optima_table(results),
         exponents_table(results),
         crossings_table(results),
+        repeats.values_table(results),
+        repeats.runs_table(results),
         throughput_table(results),
     )
     return tuple(table for table in made if table is not None)
@@ -181,10 +151,6 @@ def _prediction_row(group: str, plan: Prediction, run: ConfirmationRun | None) -
     )
 
 
-def four_digits(loss: float) -> str:
-    return f"{loss:.4f}"
-
-
 def _error(run: ConfirmationRun) -> Cell:
     return Cell(phrases.signed(run.error_percent, unit=" %"), strong=True, value=run.error_percent)
 
@@ -192,10 +158,6 @@ def _error(run: ConfirmationRun) -> Cell:
 def _measured(run: ConfirmationRun) -> str:
     error = "" if run.standard_error is None else f" ± {run.standard_error:.4f}"
     return f"{run.measured_loss:.4f}{error}"
-
-
-def interval_text(interval: tuple[float, float] | None, digits: int) -> str:
-    return DASH if interval is None else " to ".join(phrases.fixed(end, digits) for end in interval)
 
 
 def optima_table(results: Results) -> Table | None:
@@ -271,8 +233,8 @@ def progress_table(results: Results) -> Table | None:
             Cell(state.run, group=state.group),
             Cell(state.status),
             Cell(phrases.percent(state.share)),
-            _known(state.loss, four_digits),
-            _known(state.tokens_per_second, phrases.count),
+            known(state.loss, four_digits),
+            known(state.tokens_per_second, phrases.count),
         )
         for state in results.states
     )
@@ -298,10 +260,10 @@ def throughput_table(results: Results) -> Table | None:
             Cell(group, group=group),
             Cell(f"{shape['layers']} × {shape['width']}"),
             Cell(str(shape["len"])),
-            _known(shape["tokens_per_second"], phrases.count),
-            _known(shape["model_flops_per_second"], lambda value: f"{value / 1e9:.3g}"),
-            _known(shape["share_of_matmul_peak"], phrases.percent),
-            _known(shape["seconds"], phrases.duration),
+            known(shape["tokens_per_second"], phrases.count),
+            known(shape["model_flops_per_second"], lambda value: f"{value / 1e9:.3g}"),
+            known(shape["share_of_matmul_peak"], phrases.percent),
+            known(shape["seconds"], phrases.duration),
         )
         for group in results.groups
         for shape in shapes.filter(pl.col("group") == group).iter_rows(named=True)
@@ -311,10 +273,6 @@ def throughput_table(results: Results) -> Table | None:
     return (
         Table("throughput", "Throughput by shape", caption, header, tuple(rows), text_columns=(0, 1)) if rows else None
     )
-
-
-def _known(value: float | None, write: Callable[[float], str]) -> Cell:
-    return Cell(DASH) if value is None else number(value, write)
 
 
 def exponents_table(results: Results) -> Table | None:

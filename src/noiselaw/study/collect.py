@@ -15,7 +15,10 @@ from noiselaw.study.design import PlannedRun
 
 
 def curve_rows(runs: Sequence[PlannedRun]) -> pl.DataFrame:
-    """One row per validation of every run that has any: sizes, tokens, FLOPs, loss in nats per token."""
+    """One row per validation of every run that has any: sizes, tokens, FLOPs, loss in nats per token.
+
+    `unique_tokens` are the different ones among the tokens so far: all of them in a run on fresh data.
+    """
     return pl.DataFrame([row for run in runs for row in _curve_rows(run)], infer_schema_length=None)
 
 
@@ -85,4 +88,8 @@ def _curve_rows(run: PlannedRun) -> list[dict[str, Any]]:
         "batch_tokens": run.spec.tokens_per_step,
         "learning_rate": run.spec.optimizer.learning_rate,
     }
-    return [label | {key: row[key] for key in keys} for row in read_kind(run.folder / "metrics.jsonl", "validation")]
+    # Runs of earlier releases do not say how many tokens differ: they all do.
+    return [
+        label | {key: row[key] for key in keys} | {"unique_tokens": row.get("unique_tokens", row["tokens"])}
+        for row in read_kind(run.folder / "metrics.jsonl", "validation")
+    ]

@@ -1,11 +1,13 @@
 """A study's recipe as checked data, and the grid of runs it stands for.
 
 Constant learning rate and one run per (noise, size): every point of a run's loss curve is then a sample of
-(parameters, tokens, loss), so one run serves every budget along its curve (spec section 1).
+(parameters, tokens, loss), so one run serves every budget along its curve (spec section 1). The same runs on less data,
+seen again and again, say what repeats are worth.
 """
 
 import math
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -25,7 +27,7 @@ from noiselaw.specs import (
     parse_spec,
 )
 
-Role = Literal["grid", "confirmation"]
+Role = Literal["grid", "repeated", "confirmation"]
 
 
 class Shape(Spec):
@@ -42,6 +44,24 @@ class StudyDataSpec(Spec):
     tokenizer: str
     """A tokenizer file, or bpe:SIZE to train one on the text."""
     sequence_length: int = Field(gt=1)
+    unique_tokens: list[Annotated[int, Field(gt=0)]] = Field(default=[])
+    """Train the runs of the grid again on each of these amounts of tokens, repeated in a new order every epoch until
+    the budget is spent: what repeats are worth is fitted to them. A run that sees no more than that is left out."""
+
+    @model_validator(mode="after")
+    def _amounts_are_sequences(self) -> Self:
+        amounts: dict[int, int] = {}
+        for amount in self.unique_tokens:
+            sequences = amount // self.sequence_length
+            if not sequences:
+                raise ValueError(f"unique_tokens {amount} is less than a sequence of {self.sequence_length}; raise it")
+            if sequences in amounts:
+                raise ValueError(
+                    f"unique_tokens names {amounts[sequences]} and {amount}, which are the same {sequences} whole "
+                    "sequences; once is enough"
+                )
+            amounts[sequences] = amount
+        return self
 
 
 class PowerLawSpec(Spec):
@@ -194,13 +214,25 @@ def grid_runs(site: Site) -> list[PlannedRun]:
     return sorted(runs, key=lambda run: -run.spec.num_tokens)
 
 
+def repeated_runs(site: Site, grid: Sequence[PlannedRun]) -> list[PlannedRun]:
+    """The runs of the grid again, each on every amount of unique tokens that is less than the run sees."""
+    amounts = site.study.data.unique_tokens
+    return [_repeated(site, run, unique) for run in grid for unique in amounts if unique < run.spec.num_tokens]
+
+
+def _repeated(site: Site, run: PlannedRun, unique_tokens: int) -> PlannedRun:
+    data = run.spec.data.model_copy(update={"unique_tokens": unique_tokens})
+    spec = _named(run.spec.model_copy(update={"data": data}), run.group, site.data)
+    return replace(run, role="repeated", spec=spec, folder=site.folder / "runs" / spec.name)
+
+
 def planned_run(site: Site, role: Role, group: str, shape: Shape, budget_flops: float) -> PlannedRun:
     """The run of `shape` under `group`'s noise that ends at `budget_flops`.
 
     Raises SpecError for settings the recipe may not fix, or a run that would see its data more than once.
     """
     data = site.data
-    spec = _run_spec(site.study, site.folder / "data", group, shape, budget_flops)
+    spec = _named(_run_spec(site.study, site.folder / "data", group, shape, budget_flops), group, data)
     available = data.split("train").num_tokens
     if spec.num_tokens > available:
         raise SpecError(
@@ -208,22 +240,38 @@ def planned_run(site: Site, role: Role, group: str, shape: Shape, budget_flops: 
             f"for {budget_flops:.2g} FLOPs but the data holds {available:,}; prepare more text or lower the budgets"
         )
     model_shape = spec.model.shape(data.vocab_size)
-    name = f"{group}-L{shape.num_layers}-d{shape.width}-{spec.fingerprint(data.fingerprint)[:8]}"
     return PlannedRun(
         role=role,
         group=group,
-        spec=spec.model_copy(update={"name": name}),
-        folder=site.folder / "runs" / name,
+        spec=spec,
+        folder=site.folder / "runs" / spec.name,
         non_embedding_parameters=parameter_counts(model_shape).non_embedding,
         flops_per_token=flops_per_token(model_shape, spec.data.sequence_length),
     )
 
 
+def _named(spec: RunSpec, group: str, data: TokenData) -> RunSpec:
+    """The spec under the name of its run."""
+    unique = "" if spec.data.unique_tokens is None else f"-u{spec.data.unique_tokens}"
+    shape = f"L{spec.model.num_layers}-d{spec.model.width}"
+    name = f"{group}-{shape}{unique}-{spec.fingerprint(data.fingerprint)[:8]}"
+    return spec.model_copy(update={"name": name})
+
+
 def check_recipe(study: StudySpec) -> None:
     """Raises SpecError for what is wrong with the recipe's runs, as far as it shows without any data."""
+    data, flops = Path("data"), max(study.budgets_flops)
     for group in study.groups:
-        for shape in (*study.shapes, *study.confirmation.candidates):
-            _run_spec(study, Path("data"), group, shape, max(study.budgets_flops))
+        for shape in study.confirmation.candidates:
+            _run_spec(study, data, group, shape, flops)
+    grid = [_run_spec(study, data, group, shape, flops) for group in study.groups for shape in study.shapes]
+    most = max(spec.num_tokens for spec in grid)
+    idle = next((amount for amount in study.data.unique_tokens if amount >= most), None)
+    if idle is not None:
+        raise SpecError(
+            f"recipe: data.unique_tokens {idle:,}: nothing would be repeated, no run of the grid sees more than "
+            f"{most:,} tokens; lower it or raise the budgets"
+        )
 
 
 def model_spec(study: StudySpec, shape: Shape) -> ModelSpec:

@@ -1,4 +1,4 @@
-"""The order of things in a study: data, grid, laws, prediction, confirmation.
+"""The order of things in a study: data, grid (with the runs that repeat their data), laws, prediction, confirmation.
 
 Every stage reads what the one before left on disk and can be repeated: runs that are done are not run again, and a
 prediction that stands is not written anew. The prediction is on disk before the run that tests it starts.
@@ -14,7 +14,8 @@ from noiselaw.data.manifest import MANIFEST_NAME
 from noiselaw.data.prepare import prepare
 from noiselaw.data.shards import TokenData, open_tokens
 from noiselaw.files import read_json, remove_leftovers, write_json, write_text
-from noiselaw.laws import IsoflopFit, fit_isoflop, plan_run, to_json
+from noiselaw.laws import IsoflopFit, datalaws, fit_isoflop, plan_run, read_table, to_json
+from noiselaw.laws.record import law_object
 from noiselaw.lease import lease
 from noiselaw.metrics import read_rows
 from noiselaw.specs import parse_spec
@@ -28,6 +29,7 @@ from noiselaw.study.design import (
     grid_runs,
     model_spec,
     planned_run,
+    repeated_runs,
 )
 from noiselaw.study.dispatch import Stage, carry_out
 from noiselaw.study.executors.protocol import open_executor
@@ -73,24 +75,26 @@ def _run_stages(study: StudySpec, folder: Path, display: Display) -> list[RunSta
         data = prepare_data(study, folder, display)
     site = Site(study, folder, data)
     grid = grid_runs(site)
+    runs = [*grid, *repeated_runs(site, grid)]
     with timed(folder, "grid") as watch:
         layout = choose_layout(study, folder, grid, display.say)
-        missing = run_all(site, grid, layout, "grid", display=display, watch=watch)
-    done = without(grid, missing)
-    write_tables(folder, done)
-    write_study_record(site, grid, missing)
-    fits = fit_isoflop(loss_curves(done), study.budgets_flops)
+        missing = run_all(site, runs, layout, "grid", display=display, watch=watch)
+    write_tables(folder, without(runs, missing))
+    write_study_record(site, runs, missing)
+    fits = fit_isoflop(loss_curves(without(grid, missing)), study.budgets_flops)
     write_json(folder / "laws.json", to_json(fits, DEFAULT_CONVENTION))
     for group, fit in fits.items():
         display.say(f"{group}: {describe_law(fit)}")
+    for group, record in write_data_laws(folder, without(runs, missing)).items():
+        display.say(f"{group}: {describe_repeats(record)}")
     try:
-        confirmation = plan_confirmation(site, fits, missing)
+        confirmation = plan_confirmation(site, fits, [state for state in missing if state.run.role == "grid"])
     except ValueError as error:
         raise (RunsFailedError(f"{error}\n{describe_missing(missing)}") if missing else error) from error
     with timed(folder, "confirmation") as watch:
         confirming = list(confirmation.values())
         missing += run_all(site, confirming, layout, "confirmation", display=display, watch=watch)
-    runs = [*grid, *confirming]
+    runs += confirming
     write_tables(folder, without(runs, missing))
     for group, result in compare(folder, confirmation).items():
         display.say(
@@ -118,7 +122,7 @@ def describe_missing(missing: Sequence[RunState]) -> str:
 
 
 def planned_runs(study: StudySpec, folder: Path) -> list[RunState]:
-    """The state of every run: the grid, and the confirming runs once they are planned.
+    """The state of every run: the grid and what repeats its data, and the confirming runs once they are planned.
 
     Raises ValueError when no study has been started in `folder`, or its data are not prepared yet.
     """
@@ -127,7 +131,8 @@ def planned_runs(study: StudySpec, folder: Path) -> list[RunState]:
     if not (folder / "data" / MANIFEST_NAME).exists():
         raise ValueError(f"{folder}: its data are still being prepared; ask again in a minute")
     site = Site(study, folder, open_tokens(folder / "data", verify=False))
-    runs = grid_runs(site)
+    grid = grid_runs(site)
+    runs = [*grid, *repeated_runs(site, grid)]
     if (folder / "prediction.json").exists():
         for group, plan in read_json(folder / "prediction.json")["groups"].items():
             shape = Shape(num_layers=plan["layers"], width=plan["width"], num_heads=plan["heads"])
@@ -142,6 +147,28 @@ def describe_law(fit: IsoflopFit) -> str:
         return f"no law{flags}"
     law = fit.laws["loss"].law
     return f"L* = {law.coefficient:.4g} C^{law.exponent:.4f}{flags}"
+
+
+def write_data_laws(folder: Path, runs: Sequence[PlannedRun]) -> dict[str, dict[str, Any]]:
+    """Fit and write what `noiselaw laws tokens --json` prints of the study, where any of `runs` repeat their data."""
+    path = folder / datalaws.FILE_NAME
+    if all(run.role != "repeated" for run in runs):
+        path.unlink(missing_ok=True)
+        return {}
+    table = read_table(folder, repeated=True)
+    record = law_object(datalaws.METHOD, table, datalaws.fit_data_laws(table).groups)
+    write_json(path, record)
+    return record["groups"]
+
+
+def describe_repeats(record: Mapping[str, Any]) -> str:
+    """One line: after how many repeats data are used up, or why that is not known."""
+    law = record.get("repeated", record)
+    flags = f" ({'; '.join(law['flags'])})" if law["flags"] else ""
+    if law is record:
+        return f"no law of repeated data{flags}"
+    decay = law["parameters"]["R_D"]
+    return f"repeats {'keep their value' if decay is None else f'lose their value over R* = {decay:.4g} epochs'}{flags}"
 
 
 def check_folder(folder: Path) -> None:
@@ -180,8 +207,9 @@ HOW_RUNS_EXECUTE = {
 
 
 def _identity(study: StudySpec) -> dict[str, Any]:
-    """What a recipe says of its results: all but its name and how runs execute."""
+    """What a recipe says of its prediction: all but its name, how runs execute and which repeat their data."""
     values = study.model_dump(mode="json", exclude=HOW_RUNS_EXECUTE)
+    del values["data"]["unique_tokens"]
     values["run"] = {key: value for key, value in values["run"].items() if key != "runtime"}
     return values
 
@@ -205,15 +233,17 @@ def run_all(
     left = [run for run in runs if states[run.spec.name].status is not Status.DONE and run.spec.name not in given_up]
     if left:
         display.say(f"{stage}: {len(left)} of {len(runs)} runs to do")
-        executor = open_executor(site.study, site.folder, layout, len(runs))
+        # By all runs, not by those left: one that is continued must get as many threads as before. Runs that repeat
+        # their data do not count, because they may be added to a study that stands.
+        num_runs = sum(run.role != "repeated" for run in runs)
+        executor = open_executor(site.study, site.folder, layout, num_runs)
 
         def on_poll(changed: Sequence[PlannedRun]) -> None:
             states.update({run.spec.name: read_state(run) for run in changed})
             display.update(stage, list(states.values()), max(1, len(changed)))
             watch.save_now_and_then()
 
-        # Threads by all runs, not by those left: a run that is continued must get as many as it had before.
-        threads = layout.threads(len(runs))
+        threads = layout.threads(num_runs)
         carry_out(left, Stage(site.folder, executor, threads, site.study.max_attempts, display.say, on_poll))
     return [state for run in runs if (state := read_state(run)).status is not Status.DONE]
 
