@@ -160,7 +160,7 @@ def finish(study: subprocess.Popen[str]) -> str:
 
 def check_equal(folder: Path, reference: Path) -> None:
     """Laws and curves to the last byte; predictions and measured losses too."""
-    for name in ("laws.json", "curves.csv"):
+    for name in ("laws.json", "token_laws.json", "curves.csv"):
         assert (folder / name).read_bytes() == (reference / name).read_bytes(), name
     for name in ("prediction.json", "confirmation.json"):
         assert read_json(folder / name)["groups"] == read_json(reference / name)["groups"]

@@ -26,11 +26,9 @@ from noiselaw.study.attempts import read_attempts
 from noiselaw.study.design import StudySpec
 from noiselaw.study.run import check_folder, planned_runs, run_study
 
-UNIQUE = 20_000
-"""Fewer tokens than two of the four runs of the grid see."""
 RECIPE = {
     "name": "mini",
-    "data": {"source": "", "tokenizer": "bpe:259", "sequence_length": 16, "unique_tokens": [UNIQUE]},
+    "data": {"source": "", "tokenizer": "bpe:259", "sequence_length": 16},
     "groups": ["autoregressive"],
     "shapes": [{"num_layers": 1, "width": width, "num_heads": 2} for width in (8, 12, 16, 24)],
     "budgets_flops": [5e7, 1e8, 2e8, 4e8],
@@ -75,7 +73,7 @@ def test_study_leaves_its_tables_laws_and_report(finished):
     assert result["error_percent"] == pytest.approx(100 * (result["predicted"] / result["measured_loss"] - 1))
     assert (finished / "report.html").stat().st_size > 1_000_000
     record = read_json(finished / "study.json")
-    assert record["num_runs"] == 7
+    assert record["num_runs"] == 5
     assert set(record["elapsed_seconds"]) == {"data", "grid", "confirmation", "total"}
 
 
@@ -87,45 +85,10 @@ def test_prediction_is_older_than_the_run_that_tests_it(finished):
 
 
 def test_same_command_again_changes_nothing(finished, recipe):
-    names = ("laws.json", "token_laws.json", "prediction.json", "confirmation.json", "curves.csv")
+    names = ("laws.json", "prediction.json", "confirmation.json", "curves.csv")
     before = {name: (finished / name).read_bytes() for name in names}
     subprocess.run(command(recipe, finished), check=True, capture_output=True)
     assert {name: (finished / name).read_bytes() for name in names} == before
-
-
-def test_repeats_are_seen_in_the_curves_and_their_value_is_fitted(finished, monkeypatch, capsys):
-    """By the very object that the command prints, and for plans from the study's folder."""
-    curves = pl.read_csv(finished / "curves.csv")
-    fresh, repeated = (curves.filter((pl.col("role") == "repeated") == which) for which in (False, True))
-    assert fresh["unique_tokens"].equals(fresh["tokens"])
-    assert repeated["unique_tokens"].equals(repeated["tokens"].clip(upper_bound=UNIQUE))
-    assert repeated["tokens"].max() > 3 * UNIQUE
-    assert sorted(repeated["width"].unique()) == [8, 12]
-    record = read_json(finished / "token_laws.json")
-    for words in ((str(finished),), (str(finished / "curves.csv"), "--where", "role!=confirmation")):
-        monkeypatch.setattr(sys, "argv", ["noiselaw", "laws", "tokens", *words, "--json"])
-        main()
-        printed = json.loads(capsys.readouterr().out)
-        law = printed["groups"]["autoregressive"]["repeated"]
-        assert law["parameters"] == pytest.approx(record["groups"]["autoregressive"]["repeated"]["parameters"])
-        assert printed == record or len(words) > 1
-    assert read_book([finished]).repeat_value("autoregressive").inverse_tokens == law["parameters"]["inverse_R_D"]
-    page = (finished / "report.html").read_text(encoding="utf-8")
-    assert 'id="table-repeats"' in page
-    assert 'id="table-repeated-runs"' in page
-
-
-def test_repeats_may_be_added_to_a_study_that_stands_and_taken_from_it(finished, recipe, tmp_path):
-    """What its grid, laws and prediction are does not depend on them."""
-    folder = tmp_path / "less"
-    shutil.copytree(finished, folder)
-    standing = {path.name: path.read_bytes() for path in folder.glob("*.json")}
-    run_study(read_with_overrides(StudySpec, recipe, ["--data.unique-tokens", "[]"], ()), folder, Silent())
-    assert not (folder / "token_laws.json").exists()
-    assert "-u20000-" not in (folder / "curves.csv").read_text()
-    run_study(read_with_overrides(StudySpec, recipe, [], ()), folder, Silent())
-    for name in ("laws.json", "token_laws.json", "prediction.json", "confirmation.json", "recipe.json"):
-        assert (folder / name).read_bytes() == standing[name]
 
 
 def start(recipe: Path, folder: Path) -> subprocess.Popen[str]:
@@ -206,21 +169,63 @@ def test_killed_and_interrupted_at_every_stage_it_ends_the_same(finished, recipe
     written_at = read_json(folder / "prediction.json")["written_at"]
     assert finish(start(recipe, folder))[0] == 0
     assert read_json(folder / "prediction.json")["written_at"] == written_at
-    for name in ("laws.json", "token_laws.json", "curves.csv"):
+    for name in ("laws.json", "curves.csv"):
         assert (folder / name).read_bytes() == (finished / name).read_bytes()
     for name in ("prediction.json", "confirmation.json"):
         assert read_json(folder / name)["groups"] == read_json(finished / name)["groups"]
+
+
+UNIQUE = 20_000
+"""Tokens: fewer than two of the four runs of the grid see."""
+
+
+def test_repeats_are_trained_beside_a_study_that_stands(finished, recipe, tmp_path, monkeypatch, capsys):
+    """Neither grid nor laws nor prediction depend on them; their own law is what the command prints."""
+    folder = tmp_path / "repeats"
+    shutil.copytree(finished, folder)
+    curves = (folder / "curves.csv").read_text().splitlines()
+    words = [*command(recipe, folder), "--data.unique-tokens", f"[{UNIQUE}]"]
+    done = subprocess.run(words, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "grid: 2 of 6 runs to do" in done.stdout
+    assert "autoregressive: repeats " in done.stdout
+    for name in ("laws.json", "prediction.json", "confirmation.json"):
+        assert (folder / name).read_bytes() == (finished / name).read_bytes()
+    assert set(curves) < set((folder / "curves.csv").read_text().splitlines())
+    rows = pl.read_csv(folder / "curves.csv")
+    fresh, repeated = (rows.filter((pl.col("role") == "repeated") == which) for which in (False, True))
+    assert fresh["unique_tokens"].equals(fresh["tokens"])
+    assert repeated["unique_tokens"].equals(repeated["tokens"].clip(upper_bound=UNIQUE))
+    assert sorted(repeated.filter(pl.col("tokens") > UNIQUE)["width"].unique()) == [8, 12]
+    page = (folder / "report.html").read_text(encoding="utf-8")
+    assert all(f'id="table-{name}"' in page for name in ("repeats", "repeated-runs"))
+
+    law = read_json(folder / "token_laws.json")["groups"]["autoregressive"]["repeated"]
+    assert read_book([folder]).repeat_value("autoregressive").inverse_tokens == law["parameters"]["inverse_R_D"]
+    for words in ((folder,), (folder / "curves.csv", "--where", "role!=confirmation")):
+        monkeypatch.setattr(
+            sys, "argv", ["noiselaw", "laws", "tokens", *map(str, words), "--repeated-draws", "2", "--json"]
+        )
+        main()
+        printed = json.loads(capsys.readouterr().out)["groups"]["autoregressive"]["repeated"]
+        assert printed["parameters"] == pytest.approx(law["parameters"])
+
+    states = planned_runs(read_with_overrides(StudySpec, folder / "recipe.json", [], ()), folder)
+    assert [state.run.role for state in states] == ["grid"] * 4 + ["repeated"] * 2 + ["confirmation"]
+    run_study(read_with_overrides(StudySpec, recipe, [], ()), folder, Silent())
+    assert not (folder / "token_laws.json").exists()
+    assert (folder / "curves.csv").read_text().splitlines() == curves
 
 
 def test_status_as_json(finished, recipe):
     words = ["study", "status", str(recipe), "--out", str(finished), "--json"]
     done = subprocess.run([sys.executable, "-m", "noiselaw.cli", *words], check=True, capture_output=True, text=True)
     states = json.loads(done.stdout)
-    assert [state["role"] for state in states] == ["grid"] * 4 + ["repeated"] * 2 + ["confirmation"]
+    assert [state["role"] for state in states] == ["grid"] * 4 + ["confirmation"]
     assert {state["status"] for state in states} == {"done"}
     by_folder = [sys.executable, "-m", "noiselaw.cli", "study", "status", str(finished)]
     shown = subprocess.run(by_folder, check=True, capture_output=True, text=True).stdout
-    assert shown.count("done   100%") == 7
+    assert shown.count("done   100%") == 5
     assert all(state["run"] in shown for state in states)
 
 
@@ -312,11 +317,11 @@ def test_runs_whose_loss_is_no_number_are_not_tried_again(recipe, tmp_path):
     done = subprocess.run([*command(recipe, tmp_path / "wild"), *words], capture_output=True, text=True, check=False)
     assert done.returncode == 2
     assert "group autoregressive: no run of it finished" in done.stderr
-    assert "6 run(s) did not finish; the rest is kept" in done.stderr
+    assert "4 run(s) did not finish; the rest is kept" in done.stderr
     assert "Lower optimizer.learning_rate" in done.stderr
-    assert done.stdout.count("not tried again") == 6
+    assert done.stdout.count("not tried again") == 4
     missing = read_json(tmp_path / "wild" / "study.json")["missing"]
-    assert [run["attempts"] for run in missing] == [1] * 6
+    assert [run["attempts"] for run in missing] == [1] * 4
     assert all(run["fault"].startswith(("loss", "weights")) for run in missing)
 
 

@@ -252,10 +252,16 @@ def planned_run(site: Site, role: Role, group: str, shape: Shape, budget_flops: 
 
 def _named(spec: RunSpec, group: str, data: TokenData) -> RunSpec:
     """The spec under the name of its run."""
-    unique = "" if spec.data.unique_tokens is None else f"-u{spec.data.unique_tokens}"
+    unique = "" if spec.data.unique_tokens is None else f"-u{_short(spec.data.unique_tokens)}"
     shape = f"L{spec.model.num_layers}-d{spec.model.width}"
     name = f"{group}-{shape}{unique}-{spec.fingerprint(data.fingerprint)[:8]}"
     return spec.model_copy(update={"name": name})
+
+
+def _short(count: int) -> str:
+    """20k, 5M; in full where that would round it."""
+    units = ((10**9, "B"), (10**6, "M"), (10**3, "k"))
+    return next((f"{count // unit}{suffix}" for unit, suffix in units if count % unit == 0), str(count))
 
 
 def check_recipe(study: StudySpec) -> None:
