@@ -1,18 +1,20 @@
 """What the benchmarks share: interleaved timing, peak memory, the machine's name, numbers beside their targets."""
 
 import argparse
+import ctypes
 import json
 import math
 import os
 import platform
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
+from torch._C._profiler import _EventType, _ProfilerEvent
 from torch.profiler import ProfilerActivity, profile
 
 from noiselaw.train.machine import choose_float32_products, float32_products
@@ -99,18 +101,41 @@ def _silent_stderr() -> Iterator[None]:
         os.close(nowhere)
 
 
+@contextmanager
+def _all_threads_counted() -> Iterator[None]:
+    """PyTorch's count of the CPU memory it has given out, kept whatever thread takes or frees.
+
+    The profiler alone sees threads that it has entered; gloo's free tensors after they have left it.
+    """
+    library = ctypes.CDLL(str(Path(torch.__file__).parent / "lib" / "libc10.so"))
+    counts = ctypes.c_bool.in_dll(library, "FLAGS_caffe2_report_cpu_memory_usage")
+    counts.value = True
+    try:
+        yield
+    finally:
+        counts.value = False
+
+
 def peak_megabytes(job: Job) -> float:
-    """Largest sum of what the job holds at one time, from the allocator's own events."""
-    with _silent_stderr(), profile(activities=[ProfilerActivity.CPU], profile_memory=True) as recorded:
+    """Largest sum of what the job holds at one time, from the allocator's own count."""
+    with (
+        _silent_stderr(),
+        _all_threads_counted(),
+        profile(activities=[ProfilerActivity.CPU], profile_memory=True) as recorded,
+    ):
         job()
-    # Allocations are events named [memory]; the profiler gives no running total on a CPU.
-    steps = sorted(
-        (event.start_ns(), event.nbytes())
-        for event in recorded.profiler.kineto_results.events()
-        if event.name() == "[memory]"
+    events = sorted(
+        _allocations(recorded.profiler.kineto_results.experimental_event_tree()),
+        key=lambda event: event.start_time_ns,
     )
-    held, peak = 0, 0
-    for _, num_bytes in steps:
-        held += num_bytes
-        peak = max(peak, held)
-    return peak / 2**20
+    first = events[0].extra_fields
+    before = first.total_allocated - first.alloc_size
+    return (max(event.extra_fields.total_allocated for event in events) - before) / 2**20
+
+
+def _allocations(events: Iterable[_ProfilerEvent]) -> Iterator[_ProfilerEvent]:
+    """What was taken or freed within `events`."""
+    for event in events:
+        if event.tag == _EventType.Allocation:
+            yield event
+        yield from _allocations(event.children)

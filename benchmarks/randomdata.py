@@ -5,13 +5,13 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from noiselaw.data.interleaving import ALONE, Interleaving
+from noiselaw.data.interleaving import OneSource
 from noiselaw.specs import RunSpec, parse_spec
 from noiselaw.train.step import Training
 
 
 @dataclass(frozen=True)
-class RandomData:
+class RandomData(OneSource):
     """Stands in for prepared tokens (`TokenData` and its `Split`): all tokens alike."""
 
     vocab_size: int
@@ -22,18 +22,6 @@ class RandomData:
     def split(self, name: str) -> "RandomData":
         del name
         return self
-
-    @property
-    def sources(self) -> "tuple[RandomData, ...]":
-        return (self,)
-
-    @property
-    def interleaving(self) -> Interleaving:
-        return ALONE
-
-    @property
-    def keys(self) -> tuple[str, ...]:
-        return ("",)
 
     def num_sequences(self, sequence_length: int) -> int:
         del sequence_length

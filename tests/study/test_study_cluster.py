@@ -18,6 +18,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Self
 
+import polars as pl
 import pytest
 import yaml
 from test_study_run import RECIPE, command
@@ -31,6 +32,8 @@ pytestmark = pytest.mark.skipif(
 GROUP = "autoregressive"
 BUDGETS = [1.25e7, 2.5e7, 5e7, 1e8]
 PATIENCE_SECONDS = 600
+ROUNDED = ["loss", "standard_error", "bits_per_byte"]
+"""Of the columns of a curve."""
 
 
 @pytest.fixture(scope="module")
@@ -111,9 +114,9 @@ def kill_family(root: int) -> None:
                 os.kill(process, number)
 
 
-def start(recipe: Path, folder: Path, executor: str, **environment: str) -> subprocess.Popen[str]:
+def start(recipe: Path, folder: Path, executor: str, *words: str, **environment: str) -> subprocess.Popen[str]:
     return subprocess.Popen(
-        [*command(recipe, folder), "--executor", executor],
+        [*command(recipe, folder), "--executor", executor, *words],
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
@@ -165,6 +168,17 @@ def check_equal(folder: Path, reference: Path) -> None:
     for name in ("prediction.json", "confirmation.json"):
         assert read_json(folder / name)["groups"] == read_json(reference / name)["groups"]
     assert read_json(folder / "study.json")["missing"] == []
+
+
+def check_equal_within_rounding(folder: Path, reference: Path) -> None:
+    """Every run trained once, on two processes; its losses differ by the order of float32 sums."""
+    for run in (folder / "runs").iterdir():
+        assert [attempt.reason for attempt in read_attempts(run)] == ["done"]
+        assert read_json(run / "run.json")["machine"]["num_processes"] == 2
+    found, expected = (pl.read_csv(path / "curves.csv") for path in (folder, reference))
+    assert found.drop(ROUNDED).equals(expected.drop(ROUNDED))
+    for column in ROUNDED:
+        assert found[column].to_list() == pytest.approx(expected[column].to_list(), rel=1e-5), column
 
 
 def kill_the_study_and_start_it_again(
@@ -241,6 +255,12 @@ def test_a_node_is_lost_and_the_study_killed_under_ray(reference, recipe, tmp_pa
     assert [attempt.reason for attempt in attempts_at(folder, lost)] == [None, "done"]
     assert set(guard.most.values()) == {1}
     check_equal(folder, reference)
+
+
+def test_runs_on_two_nodes_each_under_ray(reference, recipe, tmp_path, ray_nodes):
+    folder = tmp_path / "pairs"
+    finish(start(recipe, folder, "ray", "--nodes-per-run", "2", RAY_ADDRESS=ray_nodes[0]))
+    check_equal_within_rounding(folder, reference)
 
 
 def jobs() -> dict[str, str]:

@@ -6,6 +6,7 @@ source a position belongs to, and how many of that source came before, is a matt
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Self
 
 import numpy as np
 
@@ -44,3 +45,22 @@ class Interleaving:
 
 ALONE = Interleaving.of([1])
 """One source and nothing else."""
+
+
+class OneSource:
+    """What tells a split that is its own only source from a mixture's."""
+
+    __slots__ = ()
+
+    @property
+    def sources(self) -> tuple[Self, ...]:
+        return (self,)
+
+    @property
+    def interleaving(self) -> Interleaving:
+        return ALONE
+
+    @property
+    def keys(self) -> tuple[str, ...]:
+        """What tells the orders of several sources apart."""
+        return ("",)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from noiselaw.data.interleaving import ALONE, Interleaving
+from noiselaw.data.interleaving import OneSource
 from noiselaw.data.manifest import (
     TOKENIZER_NAME,
     FileRecord,
@@ -28,7 +28,7 @@ REMEDY = "restore the file or prepare the data again"
 
 
 @dataclass(frozen=True, slots=True)
-class Split:
+class Split(OneSource):
     """The training or the validation documents."""
 
     name: SplitName
@@ -40,20 +40,6 @@ class Split:
     """Memory-mapped tokens of each file."""
     shard_starts: np.ndarray
     """Position of each shard's first token in the split, int64."""
-
-    @property
-    def sources(self) -> "tuple[Split, ...]":
-        """Itself: a mixture has several."""
-        return (self,)
-
-    @property
-    def interleaving(self) -> Interleaving:
-        return ALONE
-
-    @property
-    def keys(self) -> tuple[str, ...]:
-        """What tells the orders of several sources apart."""
-        return ("",)
 
     @property
     def num_tokens(self) -> int:

@@ -14,7 +14,7 @@ import math
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -78,12 +78,21 @@ class StepCost:
         )
 
 
-def step_cost(spec: RunSpec, vocab_size: int, num_ranks: int, device_type: str = "cuda") -> StepCost:
-    """What a step of `spec` takes on each of `num_ranks` devices of that type.
+@dataclass(frozen=True, slots=True)
+class PlannedStep:
+    """An optimiser step of a run on devices that need not be there."""
 
-    Raises RanksError where so many cannot share the run.
-    """
-    (cost,) = step_costs(spec, vocab_size, num_ranks, (passed_sequences(spec, num_ranks),), device_type)
+    spec: RunSpec
+    vocab_size: int
+    num_ranks: int
+    device_type: str = "cuda"
+    memory_only: bool = False
+    """Trace the last pass alone, with the gradients of those before it in place: FLOPs and traffic are that pass's."""
+
+
+def step_cost(step: PlannedStep) -> StepCost:
+    """What `step` takes on each device. Raises RanksError where so many cannot share the run."""
+    (cost,) = step_costs(step, [passed_sequences(step.spec, step.num_ranks)])
     return cost
 
 
@@ -98,35 +107,15 @@ def device_sequences(spec: RunSpec, num_ranks: int) -> int:
     return spec.batch_sequences * spec.runtime.parallel.tensor // num_ranks
 
 
-def step_costs(
-    spec: RunSpec,
-    vocab_size: int,
-    num_ranks: int,
-    rows: Sequence[int],
-    device_type: str = "cuda",
-    *,
-    memory_only: bool = False,
-) -> list[StepCost]:
-    """As `step_cost`, for each number in `rows` of sequences of a forward pass.
-
-    Where only memory is asked for, the last pass alone is traced, with the gradients of those before it in place.
-    """
-    check_ranks(spec, num_ranks)
+def step_costs(step: PlannedStep, rows: Sequence[int]) -> list[StepCost]:
+    """As `step_cost`, for each number in `rows` of sequences of a forward pass."""
+    check_ranks(step.spec, step.num_ranks)
     few, more = TRACED_BLOCKS
-    if spec.model.num_layers <= more:
-        return traced_costs(spec, vocab_size, num_ranks, rows, device_type, memory_only=memory_only)
-    traced = [
-        traced_costs(
-            _with_blocks(spec, blocks),
-            vocab_size,
-            num_ranks,
-            rows,
-            device_type,
-            memory_only=memory_only,
-        )
-        for blocks in TRACED_BLOCKS
-    ]
-    times = (spec.model.num_layers - few) / (more - few)
+    num_blocks = step.spec.model.num_layers
+    if num_blocks <= more:
+        return traced_costs(step, rows)
+    traced = [traced_costs(replace(step, spec=_with_blocks(step.spec, blocks)), rows) for blocks in TRACED_BLOCKS]
+    times = (num_blocks - few) / (more - few)
     return [first.plus(second, times) for first, second in zip(*traced, strict=True)]
 
 
@@ -137,19 +126,12 @@ def _with_blocks(spec: RunSpec, num_blocks: int) -> RunSpec:
     return spec.model_copy(update={"model": model.model_copy(update=changes)})
 
 
-def traced_costs(
-    spec: RunSpec,
-    vocab_size: int,
-    num_ranks: int,
-    rows: Sequence[int],
-    device_type: str = "cuda",
-    *,
-    memory_only: bool = False,
-) -> list[StepCost]:
+def traced_costs(step: PlannedStep, rows: Sequence[int]) -> list[StepCost]:
     """As `step_costs`, with every block traced."""
+    spec, vocab_size, num_ranks = step.spec, step.vocab_size, step.num_ranks
     precision = Precision(spec.precision)
     objective = placeless_objective(spec, vocab_size)
-    head = HeadSettings.of(spec.runtime, vocab_size, precision, torch.device(device_type))
+    head = HeadSettings.of(spec.runtime, vocab_size, precision, torch.device(step.device_type))
     share, fake_mode, costs = device_sequences(spec, num_ranks), FakeTensorMode(allow_non_fake_inputs=True), []
     with _pretended_ranks(spec, num_ranks) as ranks:
         with torch.device("meta"):
@@ -161,7 +143,7 @@ def traced_costs(
             _make_state(model, optimizer)
         for num_sequences in rows:
             num_passes = math.ceil(share / num_sequences)
-            num_traced = 1 if memory_only else min(num_passes, 2)  # passes before the last are all alike
+            num_traced = 1 if step.memory_only else min(num_passes, 2)  # passes before the last are all alike
             sequences = num_sequences * num_traced * ranks.num_shares
             batch = fullest_batch(objective, sequences, spec.data.sequence_length)
             with fake_mode, Ledger(fake_mode) as ledger, _watched(model, optimizer, ledger):
@@ -173,7 +155,7 @@ def traced_costs(
                 clip_gradients(model, spec.optimizer.clip_norm, ranks)
                 optimizer.step()
                 optimizer.zero_grad()
-            costs.append(_cost(ledger, 1 if memory_only else num_passes))
+            costs.append(_cost(ledger, 1 if step.memory_only else num_passes))
     return costs
 
 

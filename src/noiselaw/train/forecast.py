@@ -7,7 +7,7 @@ from typing import Any
 from noiselaw.accounting import flops_per_token, head_flops_per_token, parameter_counts
 from noiselaw.laws.hardware import SECONDS_PER_HOUR, USABLE_MEMORY
 from noiselaw.specs import ParallelSpec, RunSpec
-from noiselaw.train.dryrun import StepCost, device_sequences, passed_sequences, step_cost
+from noiselaw.train.dryrun import PlannedStep, StepCost, device_sequences, passed_sequences, step_cost
 from noiselaw.train.layouts import LayoutMemory, layout_memory, layouts
 
 
@@ -153,7 +153,7 @@ def forecast(
 
     Raises RanksError where so many devices cannot share the run.
     """
-    cost = step_cost(spec, vocab_size, cluster.num_ranks)
+    cost = step_cost(PlannedStep(spec, vocab_size, cluster.num_ranks))
     others: list[ParallelSpec] = layouts(spec, cluster.num_ranks, cluster.devices_per_node) if search else []
     tried = tuple(layout_memory(spec, vocab_size, cluster.num_ranks, parallel) for parallel in others)
     return Forecast(spec, vocab_size, cluster, cost, memory_limits, tried)

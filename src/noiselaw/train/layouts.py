@@ -11,7 +11,7 @@ from typing import get_args
 
 from noiselaw.specs import ParallelSpec, Recompute, RunSpec
 from noiselaw.train.distributed import RanksError, check_ranks
-from noiselaw.train.dryrun import device_sequences, step_costs
+from noiselaw.train.dryrun import PlannedStep, device_sequences, step_costs
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +60,8 @@ def layout_memory(spec: RunSpec, vocab_size: int, num_ranks: int, parallel: Para
     spread = with_parallel(spec, parallel)
     share = device_sequences(spread, num_ranks)
     few = min(2, share)
-    costs = step_costs(spread, vocab_size, num_ranks, sorted({few, min(few + 1, share)}), memory_only=True)
+    step = PlannedStep(spread, vocab_size, num_ranks, memory_only=True)
+    costs = step_costs(step, sorted({few, min(few + 1, share)}))
     first, second = costs[0], costs[-1]
     divisors = (count for count in range(1, share + 1) if share % count == 0)
     return LayoutMemory(parallel, {count: first.plus(second, count - few).peak_bytes for count in divisors})
