@@ -98,6 +98,20 @@ def test_kill_at_any_moment_then_continue_is_bit_identical(run_spec, tmp_path, n
     assert all(torch.equal(whole[key], killed[key]) for key in whole)
 
 
+def test_a_kill_while_the_folder_is_made_ready_is_no_obstacle(run_spec, tmp_path, monkeypatch):
+    def killed(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("noiselaw.train.saving.remove_leftovers", killed)  # the folder of checkpoints is just made
+        with pytest.raises(KeyboardInterrupt):
+            train(run_spec(), tmp_path / "run", [])
+    assert (tmp_path / "run" / "checkpoints").is_dir()
+    train(run_spec(), tmp_path / "run", [])
+    train(run_spec(), tmp_path / "whole", [])
+    assert curve(tmp_path / "run") == curve(tmp_path / "whole")
+
+
 def test_interrupt_saves_and_continues(run_spec, tmp_path):
     spec = run_spec(**{"schedule.num_steps": 60})
     train(spec, tmp_path / "whole", [])

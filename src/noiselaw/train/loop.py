@@ -223,11 +223,12 @@ def _prepare(
     observers: list[Observer],
 ) -> Run:
     training = Training.build(spec, data, machine.device, start, ranks)
+    facts = run_facts(spec, data, fingerprint) | {"machine": machine.facts(training.precision.dtype, ranks.size)}
+    # First of all: a folder with checkpoints and without facts would be taken for something else.
+    ranks.on_first(lambda: _write_facts(spec, folder, data, facts))
     checkpoints = Checkpoints(folder / "checkpoints", fingerprint, keep=spec.runtime.keep_checkpoints)
     step, faults = checkpoints.restore_newest(training.model, training.optimizer)
     doubt = slow_bfloat16(machine.device) if observers and spec.precision == "bfloat16" else None
-    facts = run_facts(spec, data, fingerprint) | {"machine": machine.facts(training.precision.dtype, ranks.size)}
-    ranks.on_first(lambda: _write_facts(spec, folder, data, facts))
     length = spec.data.sequence_length
     run = Run(
         spec=spec,
