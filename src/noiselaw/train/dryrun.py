@@ -144,10 +144,12 @@ def traced_costs(step: PlannedStep, rows: Sequence[int]) -> list[StepCost]:
         for num_sequences in rows:
             num_passes = math.ceil(share / num_sequences)
             num_traced = 1 if step.memory_only else min(num_passes, 2)  # passes before the last are all alike
+            # With replicas sums are no gradients before the last pass, and the first of two traced ones makes them.
+            makes_sums = num_traced == 2 and spec.runtime.parallel.replicas > 1
             sequences = num_sequences * num_traced * ranks.num_shares
             batch = fullest_batch(objective, sequences, spec.data.sequence_length)
             with fake_mode, Ledger(fake_mode) as ledger, _watched(model, optimizer, ledger):
-                if num_traced < num_passes:
+                if num_traced < num_passes and not makes_sums:
                     _leave_gradients(model)
                 accumulate_gradients(
                     model, objective, batch, precision, micro_batch_sequences=num_sequences, head=head, ranks=ranks

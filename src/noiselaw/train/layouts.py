@@ -2,7 +2,8 @@
 
 A layout says how ranks share the model (FSDP over all of them, a replica on each node, or matrices shared by the
 devices of a node) and what the backward pass computes again. Memory grows linearly with the sequences of a forward
-pass, from two of them on (with fewer the head's chunk may not be full), so two dry runs tell it for all.
+pass, from two of them on (with fewer the head's chunk may not be full), so two dry runs tell it for all. All are taken
+to have passes before them: where one pass does it, the gradients of earlier ones are counted and are not there.
 """
 
 from collections.abc import Iterator, Mapping
