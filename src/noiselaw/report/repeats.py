@@ -3,6 +3,8 @@
 D tokens trained on, U unique ones; losses in nats per token.
 """
 
+from typing import Any
+
 import polars as pl
 
 from noiselaw.laws.build import build_table
@@ -25,7 +27,7 @@ def figure(results: Results) -> Drawing | None:
     curves = results.curves.filter(pl.col("role") != "confirmation").drop_nulls(COLUMNS)
     if (curves["role"] != "repeated").all():
         return None
-    columns = {name: curves[name].to_numpy() for name in COLUMNS}
+    columns: dict[str, Any] = {name: curves[name].to_numpy() for name in COLUMNS}
     table = build_table(**columns, group=curves["group"].to_list(), run=curves["run"].to_list())
     laws = {name: law.model_dump() for name, law in _laws(results).items()}
     rows = (

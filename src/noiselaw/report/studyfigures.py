@@ -6,6 +6,7 @@ whose data are not there is None.
 
 import math
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 import polars as pl
 
@@ -38,7 +39,7 @@ def scarce(results: Results) -> Drawing | None:
     grid = results.curves.filter(pl.col("role") == "grid").drop_nulls(TABLE_COLUMNS)
     if grid.is_empty():
         return None
-    columns = {name: grid[name].to_numpy() for name in TABLE_COLUMNS}
+    columns: dict[str, Any] = {name: grid[name].to_numpy() for name in TABLE_COLUMNS}
     try:
         table = build_table(**columns, group=grid["group"].to_list(), run=grid["run"].to_list())
         levels = {name: found.table for name, found in tabulate_levels(table, "tokens").items()}
