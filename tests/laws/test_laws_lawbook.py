@@ -153,6 +153,10 @@ def test_a_group_without_laws_is_left_out_and_says_why(tmp_path):
         book.fit("failed")
 
 
+def repeats_of(inverse):
+    return {"method": "tokens", "groups": {"a": {"repeated": {"parameters": {"inverse_R_D": inverse}}}}}
+
+
 @pytest.mark.parametrize(
     ("files", "names", "message"),
     [
@@ -179,6 +183,8 @@ def test_a_group_without_laws_is_left_out_and_says_why(tmp_path):
         ({"t.json": {"method": "hyperparameters"}}, ["laws.json", "t.json"], r"t.json: damaged \(KeyError 'groups'\)"),
         ({"t.json": {"method": "cooldown", "groups": {"a": {}}}}, ["laws.json", "t.json"], "t.json: damaged"),
         ({"t.json": {"method": "tokens", "groups": {"a": {}}}}, ["laws.json", "t.json"], "no law of repeated data"),
+        ({"t.json": repeats_of("slow")}, ["laws.json", "t.json"], "'slow' stands where a finite number belongs"),
+        ({"t.json": repeats_of(-0.1)}, ["laws.json", "t.json"], r"group a: 1 / R\* of -0.1 is negative"),
         ({"study.json": {}, "recipe.json": RECIPE}, ["laws.json"], r"study.json: damaged \(KeyError 'data'\)"),
         ({"study.json": STUDY, "recipe.json": {}}, ["laws.json"], "recipe.json: damaged"),
     ],

@@ -103,14 +103,19 @@ def test_laws_that_a_plan_is_drawn_from(data, laws, tmp_path):
     accepts_or_refuses("plan", "--laws", path, "--flops", "1e20", "--json")
 
 
+@pytest.fixture(scope="module")
+def finished_study(tmp_path_factory):
+    return write_study(tmp_path_factory.mktemp("finished") / "study", unique_tokens=50_000_000)
+
+
 @fuzzing(12)
 @given(data=st.data())
-def test_study_folders_that_are_reported(data, tmp_path, monkeypatch):
+def test_study_folders_that_are_reported(data, finished_study, tmp_path, monkeypatch):
     """The page, not the figures' files: they are drawn from what the page shows, and take most of the time."""
     monkeypatch.setattr("noiselaw.report.exports.write_prints", lambda drawing, folder, style: [])
     folder = tmp_path / "study"
     shutil.rmtree(folder, ignore_errors=True)
-    write_study(folder)
+    shutil.copytree(finished_study, folder)
     path = folder / data.draw(st.sampled_from(sorted(item.name for item in folder.iterdir())))
     if path.suffix == ".json" and data.draw(st.booleans()):
         write_json_as_is(path, data.draw(altered(json.loads(path.read_bytes()))))

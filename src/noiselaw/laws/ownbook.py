@@ -25,6 +25,7 @@ from noiselaw.laws.lawbook import (
     published_batch_laws,
     published_learning_rates,
 )
+from noiselaw.laws.lawfits import finite
 from noiselaw.laws.otherlaws import READERS, OtherLaws, turned_surface
 from noiselaw.laws.prediction import Laws
 from noiselaw.laws.record import METHOD, from_json
@@ -194,10 +195,10 @@ def _repeat_values(groups: Record) -> dict[str, RepeatValue]:
     for group, record in groups.items():
         parameters = record.get("repeated", record).get("parameters", {})
         if "inverse_R_D" in parameters:
-            inverse_size = parameters.get("inverse_R_N", 0.0)
-            repeats[group] = RepeatValue(
-                parameters["inverse_R_D"], inverse_size, "your own laws", "your" if group == ALL else group
-            )
+            tokens, size = finite(parameters["inverse_R_D"]), finite(parameters.get("inverse_R_N", 0.0))
+            if min(tokens, size) < 0:
+                raise ValueError(f"group {group}: 1 / R* of {min(tokens, size):g} is negative; fit the table again")
+            repeats[group] = RepeatValue(tokens, size, "your own laws", "your" if group == ALL else group)
     return repeats
 
 

@@ -192,6 +192,10 @@ def _token_valley(optimum: Mapping[str, Any], points: list[Mapping[str, Any]]) -
     )
 
 
+_MOST_MISSED = 1e6
+"""Percent; laws of damaged files miss by more than any axis holds."""
+
+
 def repeat_panels(groups: Groups, table: RunTable, styles: Mapping[str, Style]) -> tuple[Panel, ...]:
     """What D tokens of U unique ones are worth by the law of repeated data of each group, and what that law misses."""
     if not groups:
@@ -204,10 +208,11 @@ def repeat_panels(groups: Groups, table: RunTable, styles: Mapping[str, Style]) 
             line = _along(epochs, _effective_epochs(groups[name], epochs), styles[name], 1.0, name)
             worth.append(replace(line, group=name))
             errors = 100 * (_repeated_loss(groups[name], rows) / rows.loss - 1)
-            missed.append(_cloud(name, _epochs(rows), errors, styles[name]))
+            there = np.abs(errors) < _MOST_MISSED
+            missed.append(_cloud(name, _epochs(rows)[there], errors[there], styles[name]))
     x = log_axis("Epochs D / U", epochs, phrases.plain)
     y = log_axis("Worth of the tokens D' / U", heights(worth), phrases.plain)
-    largest = max(map(abs, heights(missed)))
+    largest = max(map(abs, heights(missed)), default=1.0)
     error = linear_axis("Fitted − measured (%)", [-largest, largest])
     return (
         Panel("What repeats are worth", x, y, tuple(worth)),

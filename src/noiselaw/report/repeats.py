@@ -28,7 +28,10 @@ def figure(results: Results) -> Drawing | None:
     if (curves["role"] != "repeated").all():
         return None
     columns: dict[str, Any] = {name: curves[name].to_numpy() for name in COLUMNS}
-    table = build_table(**columns, group=curves["group"].to_list(), run=curves["run"].to_list())
+    try:
+        table = build_table(**columns, group=curves["group"].to_list(), run=curves["run"].to_list())
+    except ValueError:  # rows that no law could be fitted to
+        return None
     laws = {name: law.model_dump() for name, law in _laws(results).items()}
     rows = (
         *rows_of(repeat_panels(laws, table, results.styles)),
@@ -91,21 +94,20 @@ def values_table(results: Results) -> Table | None:
 
 
 def _value_row(name: str, law: RepeatLaw) -> tuple[Cell, ...]:
+    fitted = law.parameters
     return (
         Cell(name, group=name),
-        *(cell for symbol in ("R_D", "R_N") for cell in _decay_cells(law, symbol)),
-        *(known(law.parameters.get(symbol), phrases.plain) for symbol in ("E", "alpha", "beta")),
+        *_decay_cells(fitted.R_D, law.intervals.get("R_D")),
+        *(_decay_cells(fitted.R_N, law.intervals["R_N"]) if "R_N" in law.intervals else (Cell(DASH), Cell(DASH))),
+        *(number(value, phrases.plain) for value in (fitted.E, fitted.alpha, fitted.beta)),
         Cell("; ".join(law.flags) or DASH),
     )
 
 
-def _decay_cells(law: RepeatLaw, name: str) -> tuple[Cell, Cell]:
+def _decay_cells(repeats: float | None, interval: tuple[float | None, float | None] | None) -> tuple[Cell, Cell]:
     """R* and its interval."""
-    if name not in law.parameters:
-        return Cell(DASH), Cell(DASH)
-    ends = law.intervals.get(name)
-    interval = DASH if ends is None else " to ".join(map(_decay_text, ends))
-    return Cell(_decay_text(law.parameters[name]), strong=True, value=law.parameters[name]), Cell(interval)
+    ends = DASH if interval is None else " to ".join(map(_decay_text, interval))
+    return Cell(_decay_text(repeats), strong=True, value=repeats), Cell(ends)
 
 
 def _decay_text(repeats: float | None) -> str:

@@ -9,7 +9,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, TypeVar
+from typing import Annotated, Literal, TypeVar
 
 import polars as pl
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
@@ -31,6 +31,7 @@ def _ordered(interval: tuple[float, float]) -> tuple[float, float]:
 
 Interval = Annotated[tuple[float, float], AfterValidator(_ordered)]
 Positive = Annotated[float, Field(gt=0)]
+NotNegative = Annotated[float, Field(ge=0)]
 
 
 class Machine(Record):
@@ -158,13 +159,24 @@ class Laws(Record):
     groups: dict[str, GroupLaws] = {}
 
 
-class RepeatLaw(Record):
-    """L = E + A N'^-alpha + B D'^-beta (`noiselaw.laws.repeated`)."""
+class RepeatParameters(Record):
+    """L = E + A N'^-alpha + B D'^-beta (`noiselaw.laws.repeated`); R_D and R_N are None where value never decays."""
 
-    size: str
+    E: NotNegative
+    A: Positive
+    alpha: Positive
+    B: Positive
+    beta: Positive
+    inverse_R_D: NotNegative  # noqa: N815  names of the file
+    R_D: Positive | None
+    inverse_R_N: NotNegative = 0.0  # noqa: N815
+    R_N: Positive | None = None
+
+
+class RepeatLaw(Record):
+    size: Literal["params", "flops_per_token"]
     """What N counts."""
-    parameters: dict[str, float | None]
-    """R_D and R_N are None where value never decays."""
+    parameters: RepeatParameters
     intervals: dict[str, tuple[float | None, float | None] | None] = {}
     """95 %; None is no end."""
     flags: tuple[str, ...] = ()
