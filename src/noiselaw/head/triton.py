@@ -61,7 +61,7 @@ class TritonPasses:
                 SWAPS=swaps is not None,
                 WEIGHTED=swaps is not None and table.rarity is not None,
                 BLOCK=self._block,
-                num_warps=NUM_WARPS,
+                num_warps=NUM_WARPS,  # pyright: ignore[reportCallIssue]  (taken by the launcher)
             )
         log_clean, log_noisy, mean_log_ratio, mean_gap = sums
         return VocabularySums(log_clean, None if swaps is None else SwapSums(log_noisy, mean_log_ratio, mean_gap))
@@ -88,7 +88,7 @@ class TritonPasses:
             SWAPS=swaps is not None,
             WEIGHTED=swaps is not None and self._rarity.rarity is not None,
             BLOCK=self._block,
-            num_warps=NUM_WARPS,
+            num_warps=NUM_WARPS,  # pyright: ignore[reportCallIssue]  (taken by the launcher)
         )
 
 

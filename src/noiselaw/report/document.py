@@ -5,6 +5,7 @@ if it slipped through `markup`.
 """
 
 import base64
+import gzip
 import hashlib
 from collections.abc import Mapping, Sequence
 from importlib.resources import files
@@ -43,8 +44,9 @@ def document(
 
 
 def package_file(name: str) -> str:
-    """The text of a style or script that comes with this room."""
-    return files("noiselaw.report").joinpath(name).read_text(encoding="utf-8")
+    """The text of a style or script that comes with this room; one whose name ends in .gz is unpacked."""
+    content = files("noiselaw.report").joinpath(name).read_bytes()
+    return (gzip.decompress(content) if name.endswith(".gz") else content).decode("utf-8")
 
 
 def _policy(scripts: Sequence[str], *, connects: bool) -> str:

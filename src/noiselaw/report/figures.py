@@ -23,6 +23,7 @@ from noiselaw.report.panels import (
     law_marks,
     log_spaced,
     quantity_format,
+    run_line,
     shade,
 )
 from noiselaw.report.published import published_laws
@@ -94,16 +95,8 @@ def loss_curves(results: Results) -> Drawing | None:
 def _run_line(run: pl.DataFrame, style: Style, shade: float) -> Line:
     first = run.row(0, named=True)
     size = phrases.count(first["params"]) if first["params"] else ""
-    return Line(
-        tuple(run["flops"]),
-        tuple(run["loss"]),
-        style.color,
-        opacity=shade,
-        width=1.6,
-        dash="dash" if first["role"] == "confirmation" else "solid",
-        hover=f"{first['run']}\n{size} parameters, seed {first['seed']}",
-        group=first["group"],
-    )
+    hover = f"{size} parameters, seed {first['seed']}"
+    return run_line(run, "flops", style, shade, is_dashed=first["role"] == "confirmation", hover=hover)
 
 
 def _size_labels(rows: pl.DataFrame, y: Axis) -> list[Label]:

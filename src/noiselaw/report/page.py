@@ -16,7 +16,7 @@ from noiselaw.report.prints import SCREEN, PrintStyle
 from noiselaw.report.results import STAGES, Results, read_results
 from noiselaw.report.tablemarkup import figure, swatch, table
 
-LIBRARY = "vendor/plotly-basic.min.js"
+LIBRARY = "vendor/plotly-basic.min.js.gz"
 """Draws the panels."""
 PAGE_SCRIPTS = ("numerals.js", "planner.js", "controls.js", "plots.js", "page.js")
 

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
+import polars as pl
 
 from noiselaw.laws.bootstrap import LEVEL, student_quantile
 from noiselaw.report import phrases
@@ -238,3 +239,17 @@ def shade(index: int, number: int) -> float:
 
 def log_spaced(low: float, high: float, number: int = 60) -> tuple[float, ...]:
     return tuple(np.geomspace(low, high, number).tolist())
+
+
+def run_line(run: pl.DataFrame, x: str, style: Style, opacity: float, *, is_dashed: bool, hover: str) -> Line:
+    """The loss curve of one run, its rows of curves.csv, over the column `x`; `hover` stands below the run's name."""
+    return Line(
+        tuple(run[x]),
+        tuple(run["loss"]),
+        style.color,
+        opacity=opacity,
+        width=1.6,
+        dash="dash" if is_dashed else "solid",
+        hover=f"{run['run'][0]}\n{hover}",
+        group=run["group"][0],
+    )

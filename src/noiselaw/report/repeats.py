@@ -15,7 +15,7 @@ from noiselaw.report.colors import Style
 from noiselaw.report.drawing import Drawing, Line, Panel
 from noiselaw.report.lawfigures import TOKENS, repeat_panels
 from noiselaw.report.lawpanels import rows_of
-from noiselaw.report.panels import LOSS, shade
+from noiselaw.report.panels import LOSS, run_line, shade
 from noiselaw.report.results import RepeatLaw, Results
 
 COLUMNS = ("loss", "params", "tokens", "flops", "flops_per_token", "unique_tokens")
@@ -65,16 +65,8 @@ def _curve_panels(curves: pl.DataFrame, results: Results) -> list[Panel]:
 
 def _line(run: pl.DataFrame, style: Style, opacity: float) -> Line:
     last = run.row(-1, named=True)
-    return Line(
-        tuple(run["tokens"]),
-        tuple(run["loss"]),
-        style.color,
-        opacity=opacity,
-        width=1.6,
-        dash="dash" if last["role"] == "repeated" else "solid",
-        hover=f"{last['run']}\n{phrases.count(last['unique_tokens'])} unique tokens",
-        group=last["group"],
-    )
+    hover = f"{phrases.count(last['unique_tokens'])} unique tokens"
+    return run_line(run, "tokens", style, opacity, is_dashed=last["role"] == "repeated", hover=hover)
 
 
 def values_table(results: Results) -> Table | None:
