@@ -148,7 +148,8 @@ def test_a_run_on_many_processes_is_started_by_torchrun(tmp_path):
     assert words[1:3] == ["-m", "torch.distributed.run"]
     assert words[3:] == [
         *("--nnodes", "2", "--node-rank", "1", "--rdzv-id", "job"),
-        *("--rdzv-backend", "c10d", "--rdzv-endpoint", "node0:29500", "--nproc-per-node", "4"),
+        *("--rdzv-backend", "c10d", "--rdzv-endpoint", "node0:29500"),
+        *("--rdzv-conf", "is_host=false", "--nproc-per-node", "4"),
         *("-m", "noiselaw.cli", "train", str(tmp_path / "spec.json"), "--out", str(tmp_path)),
     ]
     assert "--standalone" in Launch("local", "job", num_processes=2).words(tmp_path)

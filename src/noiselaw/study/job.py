@@ -54,6 +54,8 @@ class Launch:
         if self.num_nodes > 1:
             meeting = ["--nnodes", str(self.num_nodes), "--node-rank", str(self.node), "--rdzv-id", self.job]
             meeting += ["--rdzv-backend", "c10d", "--rdzv-endpoint", self.rendezvous]
+            # Else torchrun guesses, and where the first node does not know its own address nobody answers.
+            meeting += ["--rdzv-conf", f"is_host={'false' if self.node else 'true'}"]
         torchrun = [sys.executable, "-m", "torch.distributed.run", *meeting]
         return [*torchrun, "--nproc-per-node", str(self.num_processes), "-m", *train]
 
